@@ -1,0 +1,1 @@
+"""What PanGu-α is, and nothing about clusters: one file a noun of the paper's section 2."""

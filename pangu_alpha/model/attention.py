@@ -1,0 +1,68 @@
+"""Causal multi-head attention, paper equation 2 (divided by the root of the head size, trap 11 of the facts)."""
+
+# B = batch, S = seq, H = hidden, N = heads, D = head size; a hidden state is [B*S, H], one row a token.
+
+from __future__ import annotations
+
+import math
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from pangu_alpha.config import ModelConfig
+from pangu_alpha.model.dropout import Dropout
+from pangu_alpha.model.linear import Linear
+from pangu_alpha.model.numerics import Numerics
+
+
+class Attention(nn.Cell):
+    """`softmax(Q K^T / sqrt(D) + mask) V`, heads merged and projected.
+
+    The query may come from another place than key and value: the query layer asks with its own table.
+    Products are in the compute type, scores and softmax in float32.
+    """
+
+    def __init__(self, config: ModelConfig, numerics: Numerics, site: int) -> None:
+        super().__init__()
+        hidden, self.num_heads, self.head_size = config.hidden_size, config.num_heads, config.head_size
+        self.query = Linear(hidden, hidden, numerics, transposed=True)
+        self.key = Linear(hidden, hidden, numerics, transposed=True)
+        self.value = Linear(hidden, hidden, numerics, transposed=True)
+        self.output = Linear(hidden, hidden, numerics)
+        self.dropout = Dropout(config.dropout, site, numerics)
+        self.query_key = ops.BatchMatMul(transpose_b=True)
+        self.add_mask = ops.Add()
+        self.softmax = ops.Softmax(axis=-1)
+        self.weights_value = ops.BatchMatMul()
+        self.reshape = ops.Reshape()
+        self.transpose = ops.Transpose()
+        self.cast = ops.Cast()
+        self.scale = 1.0 / math.sqrt(config.head_size)
+        self.compute_dtype = numerics.compute_dtype
+
+    def split_heads(self, hidden: Tensor, batch: int) -> Tensor:
+        """[B*S, H] -> [B, N, S, D]."""
+        return self.transpose(self.reshape(hidden, (batch, -1, self.num_heads, self.head_size)), (0, 2, 1, 3))
+
+    def merge_heads(self, heads: Tensor) -> Tensor:
+        """[B, N, S, D] -> [B*S, H]."""
+        return self.reshape(self.transpose(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
+
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1, S, T] -> weights float32 [B, N, S, T]."""
+        scores = self.cast(self.query_key(query, key) * self.scale, ms.float32)
+        return self.softmax(self.add_mask(scores, mask))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
+        """[B, N, S, D], twice [B, N, T, D], mask [B, 1, S, T] -> [B*S, H] after the output projection."""
+        weights = self.cast(self.weights(query, key, mask), self.compute_dtype)
+        context = self.weights_value(self.dropout(weights, dropout_key), value)  # [B, N, S, D]
+        return self.output(self.merge_heads(context))
+
+    def construct(self, query_input: Tensor, hidden: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
+        """[B*S, H], [B*S, H], additive mask [B, 1, S, S] -> [B*S, H]."""
+        batch = mask.shape[0]
+        query = self.split_heads(self.query(query_input), batch)
+        key = self.split_heads(self.key(hidden), batch)
+        value = self.split_heads(self.value(hidden), batch)
+        return self.attend(query, key, value, mask, dropout_key)

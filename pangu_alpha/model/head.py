@@ -1,0 +1,21 @@
+"""From hidden states to logits with the tied word table."""
+
+from __future__ import annotations
+
+from mindspore import Parameter, Tensor, nn, ops
+
+from pangu_alpha.model.numerics import Numerics
+
+
+class Head(nn.Cell):
+    """`hidden word_table^T`, no bias:  [B*S, H], [V, H] -> [B*S, V] in the compute type (facts §1.2)."""
+
+    def __init__(self, numerics: Numerics) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.cast = ops.Cast()
+        self.compute_dtype = numerics.compute_dtype
+
+    def construct(self, hidden: Tensor, word_table: Parameter) -> Tensor:
+        """[B*S, H], [V, H] -> [B*S, V]."""
+        return self.matmul(hidden, self.cast(word_table, self.compute_dtype))

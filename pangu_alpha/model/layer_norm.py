@@ -1,0 +1,30 @@
+"""LayerNorm in float32, whatever type the residual stream has."""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.parameter import new_parameter
+
+
+class LayerNorm(nn.Cell):
+    """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis:  [B*S, H] -> [B*S, H].
+
+    Computed in float32, returned in the compute type; epsilon stands inside the root, as published.
+    """
+
+    def __init__(self, hidden_size: int, epsilon: float, numerics: Numerics) -> None:
+        super().__init__()
+        self.gamma = new_parameter("gamma", hidden_size)
+        self.beta = new_parameter("beta", hidden_size)
+        self.normalize = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+        self.to_float32 = ops.Cast()
+        self.to_compute = ops.Cast()
+        self.compute_dtype = numerics.compute_dtype
+
+    def construct(self, hidden: Tensor) -> Tensor:
+        """[B*S, H] -> [B*S, H]."""
+        normed, _, _ = self.normalize(self.to_float32(hidden, ms.float32), self.gamma, self.beta)
+        return self.to_compute(normed, self.compute_dtype)

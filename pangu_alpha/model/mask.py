@@ -1,0 +1,28 @@
+"""The attention mask, built inside the graph from the documents that a sample joins."""
+
+from __future__ import annotations
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+
+class AttentionMask(nn.Cell):
+    """Step n sees step m where m <= n and both belong to one document: segments int32 [B, S] -> float32 [B, 1, S, S].
+
+    Additive: 0 where visible, -10000 elsewhere, as published.  Causal over steps, so random token order needs no
+    other mask.  Only the segments cross from the host.
+    """
+
+    def __init__(self, seq_length: int) -> None:
+        super().__init__()
+        self.causal = Tensor(np.tril(np.ones((1, seq_length, seq_length), np.float32)))
+        self.rows, self.columns, self.heads = ops.ExpandDims(), ops.ExpandDims(), ops.ExpandDims()
+        self.equal, self.cast, self.multiply = ops.Equal(), ops.Cast(), ops.Mul()
+        self.subtract, self.scale = ops.Sub(), ops.Mul()
+
+    def construct(self, segments: Tensor) -> Tensor:
+        """int32 [B, S] -> additive float32 [B, 1, S, S]."""
+        same = self.equal(self.rows(segments, 2), self.columns(segments, 1))  # [B, S, S]
+        visible = self.multiply(self.cast(same, ms.float32), self.causal)
+        return self.scale(self.subtract(1.0, self.heads(visible, 1)), -10000.0)
