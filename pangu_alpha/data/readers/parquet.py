@@ -1,0 +1,46 @@
+"""Parquet files: one document a row, its text in the column `data.text_key`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pangu_alpha.config import DataConfig
+from pangu_alpha.data.readers.streams import open_bytes, readable
+from pangu_alpha.errors import PanguError
+
+_ROWS_AT_ONCE = 4096
+
+
+def read(path: Path, data: DataConfig) -> Iterator[str]:
+    """Documents of a Parquet file; rows without text are passed over.
+
+    Raises:
+        PanguError: the file is damaged, or has no such column of strings.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(readable(path))
+        if path.suffix.lower() == ".parquet":
+            whole = stack.enter_context(path.open("rb"))
+        else:
+            # Parquet is read from its end, so a compressed one has to be unpacked first.
+            whole = pyarrow.BufferReader(stack.enter_context(open_bytes(path)).read())
+        try:
+            file = pyarrow.parquet.ParquetFile(whole)
+            names = file.schema_arrow.names
+            if data.text_key not in names:
+                raise PanguError(f"{path} has no column {data.text_key!r}; its columns: {', '.join(names) or 'none'}; "
+                                 f"choose one with data.text_key=…")
+            kind = file.schema_arrow.field(data.text_key).type
+            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                raise PanguError(f"{path}: column {data.text_key!r} holds {kind}, not strings")
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[data.text_key]):
+                for text in batch.column(0).to_pylist():
+                    if text is not None:
+                        yield text
+        except pyarrow.ArrowException as error:
+            raise PanguError(f"{path} is not a readable Parquet file ({error})") from error

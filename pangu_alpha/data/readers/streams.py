@@ -1,0 +1,143 @@
+"""Files as streams of bytes or lines, compressed or not, with one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pangu_alpha.data.readers.encoding import guess_encoding
+from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.files import storage_error
+
+_HEAD = 1 << 18  # bytes looked at to guess an encoding
+
+
+class _ZstandardReader(io.RawIOBase):
+    """Bytes of a .zst file of one or more frames; a file cut short is an error, which the library's reader hides."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        import zstandard
+
+        self._file, self._library = file, zstandard
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._ready = b""
+        self._inside_frame = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        while not self._ready:
+            compressed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = self._library.ZstdDecompressor().decompressobj()
+                self._inside_frame = False
+            compressed = compressed or self._file.read(1 << 16)
+            if not compressed:
+                if self._inside_frame:
+                    raise EOFError("the last frame ends early")
+                return 0
+            self._inside_frame = True
+            self._ready = self._frame.decompress(compressed)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is read into one line.
+
+    Raises:
+        PanguError: the file is missing, closed to this user, damaged or cut short.
+    """
+    import zstandard
+
+    try:
+        yield
+    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
+        raise PanguError(f"{path} is damaged or cut short ({error}); fetch or compress it again") from error
+    except OSError as error:
+        raise storage_error(error, path, "read") from error
+
+
+@contextlib.contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes, decompressing .gz and .zst."""
+    with contextlib.ExitStack() as stack:
+        file: BinaryIO = stack.enter_context(path.open("rb"))
+        suffix = path.suffix.lower()
+        if suffix == ".gz":
+            file = stack.enter_context(gzip.GzipFile(fileobj=file))  # type: ignore[assignment]
+        elif suffix == ".zst":
+            file = stack.enter_context(io.BufferedReader(_ZstandardReader(file), 1 << 16))  # type: ignore[type-var]
+        yield file
+
+
+def codec_name(encoding: str) -> str:
+    """Python's name of the codec to read `data.encoding` with.
+
+    Raises:
+        UsageError: there is no such codec.
+    """
+    if encoding == "auto":
+        return "utf-8-sig"
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise UsageError(f"data.encoding is {encoding!r}; allowed: auto, or a codec that Python knows, "
+                         f"for example gbk, big5, utf-16") from None
+    # GB 18030 holds GBK and GB 2312 whole, and files that say GBK often use it.
+    return {"gbk": "gb18030", "gb2312": "gb18030", "utf-8": "utf-8-sig"}.get(name, name)
+
+
+def read_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Lines of a text file, without their ends.
+
+    Args:
+        path: the file, possibly .gz or .zst.
+        encoding: `data.encoding`.
+
+    Raises:
+        PanguError: the file cannot be read, is damaged, or is in another encoding, which is named.
+    """
+    codec = codec_name(encoding)
+    with readable(path):
+        try:
+            with open_bytes(path) as file, io.TextIOWrapper(file, encoding=codec) as lines:
+                for line in lines:
+                    yield line.rstrip("\n")
+        except UnicodeError as error:
+            raise _wrong_encoding(path, encoding, codec) from error
+
+
+def _wrong_encoding(path: Path, encoding: str, codec: str) -> PanguError:
+    with open_bytes(path) as file:
+        head = file.read(_HEAD)
+    guess = guess_encoding(head)
+    tried = "UTF-8" if encoding == "auto" else f"{encoding} (data.encoding)"
+    if guess is not None and codecs.lookup(guess).name != codecs.lookup(codec).name:
+        mend = "leave data.encoding at auto" if guess == "utf-8" else f"add data.encoding={guess} to convert it"
+        return PanguError(f"{path} is not {tried}; it looks like {guess.upper()}: {mend}")
+    if b"\0" in head:
+        return PanguError(f"{path} is not {tried}; it holds zero bytes, so it may not be text at all: leave it out")
+    return PanguError(f"{path} is not {tried}: line {_first_bad_line(path, codec)} cannot be decoded; "
+                      f"mend that line, or name the encoding with data.encoding=…")
+
+
+def _first_bad_line(path: Path, codec: str) -> int:
+    with open_bytes(path) as file:
+        number = 0
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode(codec)
+            except UnicodeError:
+                return number
+    return number
