@@ -71,7 +71,8 @@ class ModelConfig:
         for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "feed_forward_ratio"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
         if self.hidden_size % self.num_heads:
-            near = [n for n in range(1, self.hidden_size + 1) if self.hidden_size % n == 0]
+            candidates = range(max(1, self.num_heads - 4096), min(self.hidden_size, self.num_heads + 4096) + 1)
+            near = [n for n in candidates if self.hidden_size % n == 0] or [1, self.hidden_size]
             near = sorted(sorted(near, key=lambda n: abs(n - self.num_heads))[:3])
             _require(
                 False,

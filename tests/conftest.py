@@ -1,0 +1,63 @@
+"""What all tests share: fixed seeds, the reference data beside the checkout, and no silent skip in CI."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+_ACCELERATOR = re.compile(r"accelerator|gpu|ascend|npu", re.IGNORECASE)
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=100)
+hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    random.seed(1)
+    np.random.seed(1)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the reference data (official tokenizer, test corpora) beside the checkout."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the reference data ../shared/data is not beside this checkout")
+    return folder
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """With CI=true a skip is a failure, unless its reason names an accelerator that this machine lacks."""
+    if not report.skipped or hasattr(report, "wasxfail") or os.environ.get("CI") != "true":
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not _ACCELERATOR.search(reason):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: skipped, which CI does not allow: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):  # noqa: ARG001
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):  # noqa: ARG001
+    report = yield
+    _fail_if_skipped(report)
+    return report
