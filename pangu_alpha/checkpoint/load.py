@@ -1,0 +1,213 @@
+"""Reading checkpoints: the newest good one found by itself, every byte checked before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from pangu_alpha.checkpoint.format import MANIFEST, DamagedCheckpointError, Manifest, TensorEntry, step_of
+from pangu_alpha.config import Config, to_dict
+from pangu_alpha.errors import PanguError
+
+logger = logging.getLogger(__name__)
+
+OPTIMIZER_PREFIXES = ("adam_m.", "adam_v.")
+"""Names of the optimizer's moments begin with these, followed by the parameter's own name."""
+
+
+class Checkpoint:
+    """One checkpoint directory, opened: its manifest is read and its files are there at their full size."""
+
+    def __init__(self, directory: str | Path) -> None:
+        """Open `directory`; DamagedCheckpointError names what is missing or cut short."""
+        self.directory = Path(directory)
+        self.manifest = Manifest.read(self.directory / MANIFEST)
+        self.entries: dict[str, TensorEntry] = {entry.name: entry for entry in self.manifest.tensors}
+        self._verified: set[str] = set()
+        if self.manifest.layout.get("ranks") != 1:
+            raise PanguError(
+                f"{self.directory}: written by {self.manifest.layout.get('ranks')} ranks; this version reads one rank"
+            )
+        for file in self.manifest.files:
+            path = self.directory / file.name
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise DamagedCheckpointError(f"{path} is missing or unreadable: {error.strerror}") from None
+            if size != file.bytes:
+                raise DamagedCheckpointError(f"{path} has {size} bytes; {file.bytes} were written: it was cut or changed")
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.manifest.step
+
+    @property
+    def train_state(self) -> Mapping[str, Any]:
+        """What the trainer gave `save_checkpoint`."""
+        return self.manifest.train_state
+
+    def tensors(self, names: list[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (name, array) one by one, in the file's order; a tensor not yet verified is, before it is yielded.
+
+        Args:
+            names: tensors wanted; None gives all.
+
+        Raises:
+            DamagedCheckpointError: names the file and the tensor.
+        """
+        wanted = set(self.entries if names is None else names)
+        for file in self.manifest.files:
+            path = self.directory / file.name
+            entries = [entry for entry in self.manifest.tensors if entry.file == file.name and entry.name in wanted]
+            with self._opened(path) as handle:
+                for entry in entries:
+                    yield entry.name, self._read(path, handle, entry)
+
+    def verify(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+        """Read every tensor whose name is `wanted` and compare its bytes with the checksum written beside them.
+
+        Raises:
+            DamagedCheckpointError: names the file and the tensor.
+        """
+        for _ in self.tensors([name for name in self.entries if wanted(name)]):
+            pass
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[Any]:
+        try:
+            handle = safe_open(path, framework="numpy")
+        except (SafetensorError, OSError) as error:
+            raise DamagedCheckpointError(f"{path} is damaged: no readable header ({error})") from None
+        with handle:
+            yield handle
+
+    def _read(self, path: Path, handle: Any, entry: TensorEntry) -> np.ndarray:
+        try:
+            array: np.ndarray = handle.get_tensor(entry.name)
+        except (SafetensorError, OSError, ValueError, TypeError) as error:
+            raise DamagedCheckpointError(f"{path} is damaged: tensor {entry.name} cannot be read ({error})") from None
+        if array.shape != entry.stored_shape or array.dtype.name != entry.dtype:
+            raise DamagedCheckpointError(
+                f"{path} is damaged: tensor {entry.name} is {array.dtype.name} {list(array.shape)}; "
+                f"{entry.dtype} {list(entry.stored_shape)} was written"
+            )
+        if entry.name not in self._verified:
+            if hashlib.sha256(memoryview(array.reshape(-1).view(np.uint8))).hexdigest() != entry.sha256:
+                raise DamagedCheckpointError(f"{path} is damaged: tensor {entry.name} differs from its checksum")
+            self._verified.add(entry.name)
+        return array
+
+    def check_shapes(self, expected: Mapping[str, tuple[int, ...]], config: Config, exact: bool = True) -> None:
+        """Compare names and shapes with what a model, or a training run, of `config` holds.
+
+        Args:
+            expected: shape of each tensor by name.
+            config: the configuration that `expected` was built from; the message names its key that differs.
+            exact: whether a tensor that nobody expects is an error too.
+
+        Raises:
+            PanguError: one line that names the tensor, both shapes and the key that probably differs.
+        """
+        found = {name: entry.shape for name, entry in self.entries.items()}
+        for name, shape in expected.items():
+            if name in found and tuple(found[name]) != tuple(shape):
+                raise PanguError(
+                    f"{self.directory}: tensor {name} has shape {list(found[name])} there and {list(shape)} here"
+                    f"{self._differing_keys(config)}"
+                )
+        missing = [name for name in expected if name not in found]
+        if missing:
+            raise PanguError(
+                f"{self.directory}: tensor {_some(missing)} of shape {list(expected[missing[0]])} is needed and "
+                f"missing there{self._differing_keys(config)}"
+            )
+        extra = [name for name in found if name not in expected] if exact else []
+        if extra:
+            raise PanguError(
+                f"{self.directory}: tensor {_some(extra)} of shape {list(found[extra[0]])} is there and has no place "
+                f"here{self._differing_keys(config)}"
+            )
+
+    def _differing_keys(self, config: Config) -> str:
+        """Which settings of the saved and the present configuration differ, those of the model first."""
+        ours, theirs = to_dict(config), self.manifest.config
+        differing = [
+            f"{section}.{key} is {theirs[section][key]} there and {value} here"
+            for section in ("model", "train", "optimizer", "loss_scale")
+            for key, value in ours[section].items()
+            if theirs.get(section, {}).get(key, value) != value
+        ]
+        return f"; {differing[0]}" if differing else "; no key of the two configurations explains it"
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
+
+
+def is_inference_tensor(name: str) -> bool:
+    """Whether a tensor is needed to run the model, and not only to go on training it."""
+    return not name.startswith(OPTIMIZER_PREFIXES)
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Complete checkpoints in a run's directory of checkpoints, the newest (highest step) first; empty if it is none."""
+    if not checkpoints.is_dir():
+        return []
+    found = [path for path in checkpoints.iterdir() if step_of(path.name) is not None and (path / MANIFEST).exists()]
+    return sorted(found, key=lambda path: step_of(path.name) or 0, reverse=True)
+
+
+def newest_good_checkpoint(
+    checkpoints: Path, wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose `wanted` tensors all match their checksums, read in full to know.
+
+    Returns:
+        The checkpoint, None where there is none at all; and one line for each newer one that is damaged (also logged).
+
+    Raises:
+        PanguError: there are checkpoints and every one is damaged.
+    """
+    damages: list[str] = []
+    for directory in list_checkpoints(checkpoints):
+        try:
+            checkpoint = Checkpoint(directory)
+            checkpoint.verify(wanted)
+        except DamagedCheckpointError as error:
+            damages.append(str(error))
+            logger.warning("%s; the checkpoint before it is tried", error)
+            continue
+        return checkpoint, damages
+    if damages:
+        raise PanguError(f"{checkpoints}: no good checkpoint is left; {'; '.join(damages)}")
+    return None, []
+
+
+def saved_config(checkpoint: Checkpoint) -> Config:
+    """The configuration that a checkpoint was written with.
+
+    Settings that this version does not know are left out with a log line; ones that the checkpoint does not know
+    have their defaults.
+    """
+    return _from_dict(Config, checkpoint.manifest.config, str(checkpoint.directory / MANIFEST), "")
+
+
+def _from_dict(section: Any, values: Mapping[str, Any], path: str, prefix: str) -> Any:
+    known = section.__dataclass_fields__
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            logger.warning("%s: setting %s%s is unknown to this version and left out", path, prefix, key)
+            continue
+        if isinstance(value, Mapping):
+            value = _from_dict(known[key].default_factory, value, path, f"{prefix}{key}.")
+        arguments[key] = tuple(value) if isinstance(value, list) else value
+    return section(**arguments)

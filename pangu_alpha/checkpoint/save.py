@@ -1,0 +1,167 @@
+"""Writing a checkpoint: beside its place, hashed on the way, flushed, renamed; then the oldest ones go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.format import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    TensorEntry,
+    canonical_sha256,
+    rank_file,
+    step_name,
+    step_of,
+)
+from pangu_alpha.config import Config, to_dict
+from pangu_alpha.errors import PanguError
+from pangu_alpha.files import atomic_directory
+
+_SAFETENSORS_TYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint64": "U64",
+    "uint32": "U32",
+    "uint16": "U16",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_CHUNK = 1 << 22
+"""Bytes hashed and written at a time: small enough to stay in the processor's cache between the two."""
+
+
+def save_checkpoint(
+    checkpoints: Path,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    train_state: Mapping[str, Any],
+    config: Config,
+    tokenizer_sha256: str,
+    keep: int = 0,
+) -> Path:
+    """Write `checkpoints/step_…`, whole or not at all, and remove all but the newest `keep`.
+
+    When it returns, files and directories are flushed to the disk.  Only one process may write to a run directory at
+    a time (`run_directory.RunLock`).
+
+    Args:
+        checkpoints: the run's directory of checkpoints; made if missing.
+        step: optimizer steps done; an earlier checkpoint of the same step is replaced.
+        arrays: every tensor by name, float or int; their values must not change during the call.
+        train_state: plain JSON values that the trainer wants back.
+        config: the run's configuration.
+        tokenizer_sha256: of the vocabulary file.
+        keep: newest checkpoints kept, this one among them; 0 keeps all.
+
+    Returns:
+        The checkpoint's directory.
+
+    Raises:
+        PanguError: no space, read-only, no permission; nothing is left behind and no older checkpoint is touched.
+    """
+    directory = checkpoints / step_name(step)
+    with atomic_directory(directory) as partial:
+        name = rank_file(0)
+        with (partial / name).open("wb") as file:
+            digest, tensors = _write_tensors(file, name, arrays)
+            size = file.tell()
+        config_values = to_dict(config)
+        manifest = Manifest(
+            step=step,
+            created=time.time(),
+            layout={"ranks": 1},
+            files=(FileEntry(name, size, digest),),
+            tensors=tensors,
+            config=config_values,
+            config_sha256=canonical_sha256(config_values),
+            tokenizer_sha256=tokenizer_sha256,
+            train_state=dict(train_state),
+            versions=library_versions(),
+        )
+        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    if keep:
+        remove_older(checkpoints, keep)
+    return directory
+
+
+def remove_older(checkpoints: Path, keep: int) -> list[Path]:
+    """Remove all complete checkpoints but the `keep` of the highest steps; gives back what was removed."""
+    complete = [path for path in checkpoints.iterdir() if step_of(path.name) is not None]
+    complete.sort(key=lambda path: step_of(path.name) or 0)
+    removed = complete[: max(0, len(complete) - keep)]
+    for path in removed:
+        # The manifest first: a directory that is half removed when the machine stops is then no checkpoint.
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+    return removed
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that a checkpoint's numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for name in ("pangu-alpha", "mindspore", "numpy", "safetensors", "jieba", "sentencepiece"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def _write_tensors(
+    file: IO[bytes], file_name: str, arrays: Mapping[str, np.ndarray]
+) -> tuple[str, tuple[TensorEntry, ...]]:
+    """Write the safetensors form: length of the header, header, values.  Gives back the file's hash and the entries.
+
+    Written here rather than by the library, whose writer would need a second read of everything for the hashes.
+    """
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))  # so that values are aligned
+    header: dict[str, Any] = {"__metadata__": {"format": "np"}}
+    offset = 0
+    for name, array in ordered:
+        if array.dtype.name not in _SAFETENSORS_TYPES:
+            raise PanguError(f"tensor {name} has type {array.dtype}; allowed: {', '.join(_SAFETENSORS_TYPES)}")
+        header[name] = {
+            "dtype": _SAFETENSORS_TYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file_hash = hashlib.sha256()
+    for part in (len(text).to_bytes(8, "little"), text):
+        file_hash.update(part)
+        file.write(part)
+    entries = []
+    for name, array in ordered:
+        tensor_hash = hashlib.sha256()
+        values = memoryview(_little_endian(array).reshape(-1).view(np.uint8))
+        for start in range(0, len(values), _CHUNK):
+            chunk = values[start : start + _CHUNK]
+            tensor_hash.update(chunk)
+            file_hash.update(chunk)
+            file.write(chunk)
+        whole = tuple((0, size) for size in array.shape)
+        entries.append(TensorEntry(name, file_name, array.shape, array.dtype.name, whole, tensor_hash.hexdigest()))
+    return file_hash.hexdigest(), tuple(entries)
+
+
+def _little_endian(array: np.ndarray) -> np.ndarray:
+    """The array, rows one after the other, in the byte order of the format."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
