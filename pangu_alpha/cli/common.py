@@ -1,0 +1,62 @@
+"""What the jobs share: the parser, `--config` and trailing `key.sub=value` words, and tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from pangu_alpha.errors import UsageError
+
+
+class JobParser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, and whose help ends with examples to paste."""
+
+    def __init__(self, *, examples: str = "", **options: Any) -> None:
+        if examples:
+            options["epilog"] = f"examples:\n{_indent(examples)}"
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage and leaving."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+    def parse_words(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parse the job's words; options may stand between `key.sub=value` words unless the job has jobs of its own."""
+        if any(action.nargs == argparse.PARSER for action in self._actions):
+            return self.parse_args(words)
+        return self.parse_intermixed_args(words)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add `--config FILE` (arguments.config) and `key.sub=value …` (arguments.overrides).
+
+    Feed both to `pangu_alpha.config_file.load_config`.
+    """
+    help_line = "configuration file" + (f" (default: {default})" if default else " (default: the built-in values)")
+    parser.add_argument("--config", metavar="FILE", default=default, help=help_line)
+    parser.add_argument(
+        "overrides",
+        metavar="key.sub=value",
+        nargs="*",
+        help="a setting that lies over the file's, e.g. train.steps=100",
+    )
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Rows of text as aligned columns under `header`; the columns numbered in `right` lean to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in ruled
+    )
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line.strip()}" for line in text.strip().splitlines())

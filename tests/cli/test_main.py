@@ -1,0 +1,152 @@
+"""The entry point: it starts at once, imports nothing heavy, and each ending has its exit code and its one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+
+from pangu_alpha.cli import main as entry
+from pangu_alpha.errors import PanguError, UsageError
+
+PROBE = """
+import sys
+from pangu_alpha.cli.main import main
+try:
+    code = main({words!r})
+except SystemExit as stop:
+    code = stop.code
+heavy = sorted({{"mindspore", "numpy", "pyarrow", "matplotlib", "jieba", "sentencepiece"}} & set(sys.modules))
+print(f"code {{code}}, heavy {{heavy}}", file=sys.stderr)
+"""
+
+
+def probe(*words):
+    command = [sys.executable, "-c", PROBE.format(words=list(words))]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """Register the job `sample`, whose `run` is the function given."""
+
+    def register(run):
+        module = types.ModuleType("sample_job")
+        module.EXAMPLES = "pangu-alpha sample"
+        module.add_arguments = lambda parser: parser.add_argument("--number", type=int)
+        module.run = run
+        monkeypatch.setitem(sys.modules, "sample_job", module)
+        monkeypatch.setitem(entry.JOBS, "sample", ("sample_job", "a job of this test"))
+
+    return register
+
+
+def test_help_lists_every_job_at_once_and_imports_nothing_heavy():
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = probe("--help")
+        seconds.append(time.perf_counter() - start)
+    assert "code 0, heavy []" in done.stderr
+    for name, (_, line) in entry.JOBS.items():
+        assert f"  {name:9}  {line}\n" in done.stdout
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("name", entry.JOBS)
+def test_every_job_has_a_help_with_examples_that_imports_no_mindspore(name):
+    done = probe(name, "--help")
+    assert "code 0" in done.stderr, done.stderr
+    assert "mindspore" not in done.stderr
+    assert f"examples:\n  pangu-alpha {name}" in done.stdout
+
+
+def test_without_a_word_the_help_is_shown_as_bad_use(capsys):
+    assert entry.main([]) == 2
+    assert "usage: pangu-alpha JOB" in capsys.readouterr().err
+
+
+def test_version_names_what_a_bug_report_needs(capsys):
+    assert entry.main(["--version"]) == 0
+    assert "mindspore 2." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["modle"], "there is no job 'modle'; nearest: model; allowed: train, "),
+        (["model", "--wrong"], "unrecognized arguments: --wrong; see `pangu-alpha model --help`"),
+        (["model", "--config"], "argument --config: expected one argument; see `pangu-alpha model --help`"),
+        (["model", "--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["model", "model.layers=3"], "there is no key model.layers; nearest: model.num_layers;"),
+        (["config", "hide"], "argument show: invalid choice: 'hide'"),
+    ],
+)
+def test_bad_use_is_one_line_and_exit_code_2(capsys, words, expected):
+    assert entry.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pangu-alpha: ")
+    assert expected in captured.err
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [(PanguError("the disk\nis full"), 1), (UsageError("no such thing"), 2)])
+def test_an_error_of_the_user_is_one_line(capsys, job, error, code):
+    def run(arguments):
+        raise error
+
+    job(run)
+    assert entry.main(["sample"]) == code
+    assert capsys.readouterr().err == f"pangu-alpha: {error}\n"
+
+
+def test_a_bug_keeps_its_traceback(job):
+    job(lambda arguments: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        entry.main(["sample"])
+
+
+def test_an_interrupt_is_one_line_and_exit_code_130(capsys, job):
+    def run(arguments):
+        raise KeyboardInterrupt
+
+    job(run)
+    assert entry.main(["sample"]) == 130
+    assert capsys.readouterr().err == "pangu-alpha: interrupted\n"
+
+
+def test_a_job_gets_its_arguments_and_its_code_is_returned(job):
+    job(lambda arguments: arguments.number)
+    assert entry.main(["sample", "--number", "1"]) == 1
+
+
+def test_what_the_library_logs_is_shown_once(capsys, job, monkeypatch):
+    logger = logging.getLogger("pangu_alpha")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
+
+    def run(arguments):
+        logging.getLogger("pangu_alpha.train").info("step 1")
+        logging.getLogger("another.package").info("unasked")
+        return 0
+
+    job(run)
+    entry.main(["sample"])
+    entry.main(["sample"])
+    assert capsys.readouterr().err == "step 1\nstep 1\n"
+
+
+def test_a_reader_that_leaves_is_no_error():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "pangu_alpha.cli.main", "config", "show"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True)
+    os.close(write_end)
+    assert done.returncode == 141
+    assert done.stderr == ""
