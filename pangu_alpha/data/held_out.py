@@ -24,8 +24,8 @@ def essence(text: str) -> str:
 
 
 def _number(text: str, purpose: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=purpose).digest(),
-                          "big")
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=purpose).digest()
+    return int.from_bytes(digest, "big")
 
 
 def is_held_out(text: str, share: float) -> bool:

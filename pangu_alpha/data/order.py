@@ -34,13 +34,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pangu_alpha.config import DataConfig
+from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD
 
 Integers = npt.NDArray[np.integer[Any]]
-
-PAD = 6
-"""Id of `<pad>` in every vocabulary of this project."""
-END_OF_TEXT = 9
-"""Id of `<eot>`, which ends every document."""
 
 _ORDER_STREAM = 0x6F72646572  # keeps these draws apart from any others made of the same seed and epoch
 

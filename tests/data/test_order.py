@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from pangu_alpha.config import DataConfig
 from pangu_alpha.data.order import (
-    END_OF_TEXT,
-    PAD,
     arrange,
     arrange_samples,
     arrange_sequentially,
     entry_order,
 )
+from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD
 
 
 def samples(padded: bool = True) -> st.SearchStrategy[np.ndarray]:

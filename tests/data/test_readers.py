@@ -79,6 +79,12 @@ def test_json_lines(tmp_path: Path) -> None:
     assert error_of(path) == f"{path}:1 has no key 'text'; its keys: 内容; choose one with data.text_key=…"
 
 
+def test_half_a_character_in_json_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "好\\ud83d书"}', encoding="utf-8")
+    assert read(path) == ["好?书"]
+
+
 @pytest.mark.parametrize(("line", "complaint"), [
     ('{"text": "今天"', ":2 is not JSON (Expecting ',' delimiter"),
     ("[1]", ":2 holds a list, not an object"),

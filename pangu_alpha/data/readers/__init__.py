@@ -92,7 +92,16 @@ def read_documents(file: SourceFile, data: DataConfig) -> Iterator[Document]:
     for text in _READERS[file.kind](file.path, data):
         text = text.strip("\n")
         if text and not text.isspace():
-            yield Document(file.source, text)
+            yield Document(file.source, _without_lone_surrogates(text))
+
+
+def _without_lone_surrogates(text: str) -> str:
+    # JSON can spell half a character ("\\ud83d"), which no tokenizer or file takes.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def read_sources(files: list[SourceFile], data: DataConfig) -> Iterator[Document]:
