@@ -26,7 +26,7 @@ from pangu_alpha.errors import PanguError
 COLUMN = "input_ids"
 """The column of the official MindRecord files."""
 
-_WINDOW = 1 << 16  # samples that one reader is asked for; it costs some milliseconds to open, and takes no more than there are
+_WINDOW = 1 << 16  # samples that one reader is asked for at most; opening one costs some milliseconds
 Ids = npt.NDArray[np.int32]
 
 
