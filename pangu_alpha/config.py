@@ -142,6 +142,8 @@ class DataConfig:
     """Encoding of text files: auto (UTF-8, else refused with the encoding it seems to be) or a Python codec name."""
     held_out_share: float = 0.02
     """Share of documents kept from training for validation, chosen by a hash of their text."""
+    drop_duplicates: bool = True
+    """Of documents with the same text (up to width, case, spaces and punctuation) only the first is kept."""
     tail: str = "drop"
     """What becomes of the last, incomplete sample: drop it, or pad it."""
     reset_positions: bool = True
