@@ -214,7 +214,8 @@ def _fill(
                 logits = decoder.feed(tokens, masks[:level], masks[level] - 1)
             distribution = _allowed_in_text(logits, vocab_size)
             best = np.argsort(-distribution, kind="stable")[:width]
-            longer += [((*tokens, int(token)), score + float(distribution[token])) for token in best]
+            possible = best[np.isfinite(distribution[best])]
+            longer += [((*tokens, int(token)), score + float(distribution[token])) for token in possible]
         beam = sorted(longer, key=lambda item: (-item[1], item[0]))[:width]
     return beam
 

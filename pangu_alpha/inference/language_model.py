@@ -14,6 +14,7 @@ from pangu_alpha.checkpoint.load import Checkpoint, saved_config
 from pangu_alpha.checkpoint.parameters import fill_parameters
 from pangu_alpha.checkpoint.run_directory import find_checkpoint, find_tokenizer
 from pangu_alpha.config import Config
+from pangu_alpha.data.order import arrange_sequentially
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import UsageError
 from pangu_alpha.inference.cache import CachedDecoder, Decoder, FullDecoder
@@ -289,25 +290,17 @@ def score_windows(ids: Sequence[int], config: Config) -> tuple[np.ndarray, np.nd
     """
     size = config.model.seq_length
     stream = np.array([END_OF_TEXT, *ids], np.int32)
-    total = len(stream) - 1  # predictions
-    step = max(1, size // 2)
-    starts = [0] if total <= size else [*range(0, total - size, step), total - size]
-    width = min(size, total)
-    arrays = np.zeros((5, len(starts), width), np.int32)
+    asked = len(stream) - 1
+    width = min(size, asked)
+    starts = [*range(0, asked - width, max(1, size // 2)), asked - width]
+    samples = np.stack([stream[start : start + width + 1] for start in starts])
     counted = np.zeros((len(starts), width), bool)
     done = 0
     for row, start in enumerate(starts):
-        steps = np.arange(width)
-        arrays[0, row] = stream[start : start + width]
-        arrays[1, row] = arrays[2, row] = steps
-        arrays[4, row] = stream[start + 1 : start + width + 1]
         counted[row, done - start :] = True
         done = start + width
-    if config.data.reset_positions:
-        arrays[1:3, 0, 1:] -= 1  # the text's own positions begin at its first token
-    if config.data.reset_attention:
-        arrays[3, 0, 1:] = 1
-    return arrays, counted
+    batch = arrange_sequentially(samples, config.data.reset_positions, config.data.reset_attention)
+    return np.stack(batch), counted
 
 
 def _integers(

@@ -1,0 +1,165 @@
+"""Filled masks: what is fed and asked, which candidates come out, and how lengths are ranked."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from pangu_alpha.data.tokenizer import END_OF_TEXT, Tokenizer
+from pangu_alpha.errors import UsageError
+from pangu_alpha.inference.generator import NEVER_WRITTEN
+from pangu_alpha.inference.infill import infill, parse_lengths
+from pangu_alpha.inference.language_model import PanguAlpha
+
+
+def log_softmax(row: np.ndarray) -> np.ndarray:
+    row = row.astype(np.float64)
+    return row - np.logaddexp.reduce(row)
+
+
+def masked(model: PanguAlpha, text: str, repeat: int = 1) -> list[int | None]:
+    first, *others = (model.tokenizer.encode(part) for part in text.split("[MASK]"))
+    return list(itertools.chain(first, *([None] * repeat + part for part in others)))
+
+
+def sequence_log_probability(model: PanguAlpha, ids: list[int | None], fill: tuple[int, ...]) -> tuple[float, float]:
+    """One forward over the whole order of entry: log P(right | left), log P(fill | left, right).
+
+    The order is left, right, fill; written from the definition, through `logits` alone.
+    """
+    holes = [position for position, token in enumerate(ids) if token is None]
+    known = [position for position, token in enumerate(ids) if token is not None]
+    order = known + holes
+    value = dict(zip(holes, fill, strict=True))
+    tokens = [ids[position] if ids[position] is not None else value[position] for position in order]
+    asked = [position - 1 for position in order[1:]]
+    logits = model.logits([tokens[:-1]], [order[:-1]], [asked])[0]
+    left = sum(position < holes[0] for position in known)
+    right_score = sum(log_softmax(logits[n - 1])[tokens[n]] for n in range(left, len(known)))
+    banned = [*NEVER_WRITTEN, END_OF_TEXT, *range(model.tokenizer.vocab_size, logits.shape[1])]
+    logits[:, banned] = -np.inf
+    fill_score = sum(log_softmax(logits[n - 1])[tokens[n]] for n in range(len(known), len(order)))
+    return float(right_score), float(fill_score)
+
+
+def allowed(model: PanguAlpha) -> list[int]:
+    return [i for i in range(model.tokenizer.vocab_size) if i not in (*NEVER_WRITTEN, END_OF_TEXT)]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_one_mask_is_exact(model: PanguAlpha, use_cache: bool) -> None:
+    text = "今天是[MASK]好天气,我们去公园"
+    ids = masked(model, text)
+    scores = {token: sequence_log_probability(model, ids, (token,))[1] for token in allowed(model)}
+    best = sorted(scores, key=lambda token: -scores[token])[:5]
+    found = model.infill(text, use_cache=use_cache)
+    assert [filling.tokens for filling in found] == [(token,) for token in best]
+    np.testing.assert_allclose([f.log_probability for f in found], [scores[t] for t in best], atol=1e-4)
+    assert sum(np.exp(list(scores.values()))) == pytest.approx(1.0, abs=1e-4)
+    assert found[0].text == f"今天是{model.tokenizer.decode(best[:1])}好天气,我们去公园"
+    assert all(f.log_score == f.log_probability for f in found)
+
+
+def test_the_right_side_is_used(model: PanguAlpha) -> None:
+    fills = {model.infill(f"今天是[MASK]{right}")[0].log_probability for right in ("好天气", "学校", "", "。")}
+    assert len(fills) == 4
+
+
+def test_several_masks_are_filled_one_after_the_other(model: PanguAlpha) -> None:
+    text = "今天[MASK]一个[MASK]天气"
+    ids = masked(model, text)
+    # All pairs, computed without the beam: each first token with each second one.
+    found = infill(model.decoder(), model.tokenizer, text, number=3, width=len(allowed(model)) ** 2)
+    for filling in found:
+        assert filling.log_probability == pytest.approx(
+            sequence_log_probability(model, ids, filling.tokens)[1], abs=1e-4
+        )
+        assert filling.text == f"今天{filling.fills[0]}一个{filling.fills[1]}天气"
+        assert len(filling.fills) == filling.length == 2
+    generator = np.random.default_rng(2)
+    for _ in range(20):  # nothing that was not returned is better
+        pair = tuple(int(token) for token in generator.choice(allowed(model), 2))
+        assert sequence_log_probability(model, ids, pair)[1] <= found[0].log_probability + 1e-4
+
+
+def test_masks_that_stand_together_are_one_fill(model: PanguAlpha) -> None:
+    found = model.infill("今天是[MASK][MASK]天气", number=2)
+    assert all(len(f.fills) == 1 and f.length == 2 for f in found)
+    assert found[0].text == f"今天是{model.tokenizer.decode(found[0].tokens)}天气"
+
+
+def test_a_mask_at_the_end_is_the_next_token(model: PanguAlpha) -> None:
+    ids = model.tokenizer.encode("今天是")
+    row = model.logits([ids])[0, -1]
+    best = max(allowed(model), key=lambda token: row[token])
+    assert model.infill("今天是[MASK]")[0].tokens == (best,)
+
+
+def test_lengths_are_ranked_by_bayes(model: PanguAlpha) -> None:
+    text = "今天是[MASK]天气好"
+    lengths = (1, 2, 3)
+    found = model.infill(text, lengths, number=60)
+    assert {filling.length for filling in found} == set(lengths)
+    evidence = {n: sequence_log_probability(model, masked(model, text, n), (10,) * n)[0] for n in lengths}
+    total = np.logaddexp.reduce(list(evidence.values()))
+    for filling in found[::7]:
+        _, fill = sequence_log_probability(model, masked(model, text, filling.length), filling.tokens)
+        assert filling.log_probability == pytest.approx(fill, abs=2e-4)
+        assert filling.length_log_probability == pytest.approx(evidence[filling.length] - total, abs=2e-4)
+    scores = [filling.log_score for filling in found]
+    assert scores == sorted(scores, reverse=True)
+    by_length = {filling.length: np.exp(filling.length_log_probability) for filling in found}
+    assert sum(by_length.values()) == pytest.approx(1.0)
+
+
+def test_length_and_fill_probabilities_sum_to_one(model: PanguAlpha) -> None:
+    everything = infill(model.decoder(), model.tokenizer, "今天是[MASK]天气", (1, 2), 10**6, 10**6)
+    count = len(allowed(model))
+    assert len(everything) == count + count**2
+    assert sum(filling.probability for filling in everything) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_long_text_keeps_what_is_around_the_mask(model: PanguAlpha, caplog: pytest.LogCaptureFixture) -> None:
+    long = "今天是好天气," * 8
+    found = model.infill(f"{long}[MASK]{long}", number=1)
+    assert "nearest are used" in caplog.text
+    assert found[0].text == long + found[0].fills[0] + long
+    left, right = model.tokenizer.encode(long), model.tokenizer.encode(long)
+    kept = [*left[-16:], None, *right[:15]]
+    _, expected = sequence_log_probability(model, kept, found[0].tokens)
+    assert found[0].log_probability == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "lengths", "words"),
+    [
+        ("今天天气", (1,), "no [MASK]"),
+        ("[MASK]天气", (1,), "begins with"),
+        ("今天[MASK]天气", (0,), "at least 1"),
+        ("今天[MASK]天气", (), "at least 1"),
+        ("今[MASK]天[MASK]气", (1, 2), "one [MASK] only"),
+        ("今[MASK]天[MASK]气", (2,), "one token"),
+        ("今天[MASK]" + "天气好的时候," * 9 + "[MASK]", (1,), "bring them closer"),
+    ],
+)
+def test_what_cannot_be_filled_is_one_line(model: PanguAlpha, text: str, lengths, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        model.infill(text, lengths)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_parse_lengths() -> None:
+    assert parse_lengths("3") == (3,)
+    assert parse_lengths("1..4") == (1, 2, 3, 4)
+    for text in ("", "0", "4..1", "1-4", "1..40", "a"):
+        with pytest.raises(UsageError, match=r"1\.\.4"):
+            parse_lengths(text)
+
+
+def test_without_query_layer_infilling_is_refused(tmp_path, tokenizer: Tokenizer, tiny) -> None:
+    tiny.save(tmp_path / "plain", tiny.config(tokenizer, query_layer=False), tokenizer)
+    with pytest.raises(UsageError, match="query layer"):
+        PanguAlpha.load(tmp_path / "plain").infill("今天[MASK]天气")
