@@ -95,9 +95,9 @@ def draw_curves(history: History, path: str | Path, title: str = "") -> None:
         lower.plot(steps, rates, color=QUIET, linewidth=1.2)
     if history.validations:
         points = sorted(history.validations.items())
-        at, measured = zip(*points, strict=True)
-        upper.plot(at, measured, color=VALIDATION, marker="o", markersize=5, linewidth=1.2, label="held-out text")
-        last = measured[-1]
+        at, held_out = zip(*points, strict=True)
+        upper.plot(at, held_out, color=VALIDATION, marker="o", markersize=5, linewidth=1.2, label="held-out text")
+        last = held_out[-1]
         upper.annotate(
             f"perplexity {_number(np.exp(last))}",
             (at[-1], last),
@@ -115,6 +115,13 @@ def draw_curves(history: History, path: str | Path, title: str = "") -> None:
     right = upper.secondary_yaxis("right", functions=(lambda loss: np.exp(np.minimum(loss, 700.0)), _logarithm))
     right.set_ylabel("perplexity")
     low, high = upper.get_ylim()
+    if len(losses) > 20:  # a spike leaves the frame at the top: it must not flatten all the rest
+        measured = list(history.validations.values())
+        bottom = min([float(losses.min()), *measured])
+        top = max([float(np.quantile(losses, 0.99)), float(losses[0]), *measured])
+        margin = max(0.05 * (top - bottom), 0.01)
+        low, high = bottom - margin, top + margin
+        upper.set_ylim(low, high)
     right.yaxis.set_major_locator(FixedLocator(_perplexity_ticks(low, high)))
     right.yaxis.set_minor_locator(NullLocator())
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
@@ -139,12 +146,13 @@ def _logarithm(perplexity: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _perplexity_ticks(low: float, high: float) -> list[float]:
-    """Round perplexities (1, 2, 5, 10, ...) whose logarithms lie between two losses."""
-    candidates = [float(digit * 10**power) for power in range(9) for digit in (1, 2, 5)]
-    inside = [value for value in candidates if low <= np.log(value) <= high]
-    if len(inside) >= 2:
-        return inside
-    return [float(value) for value in np.exp(np.linspace(low, high, 5)[1:-1])]
+    """Round perplexities (1, 2, 5, 10, ... or closer ones) whose logarithms lie between two losses."""
+    for digits in ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)):
+        candidates = [digit * 10.0**power for power in range(9) for digit in digits]
+        inside = [value for value in candidates if low <= np.log(value) <= high]
+        if len(inside) >= 4:
+            return inside
+    return [float(value) for value in np.exp(np.linspace(low, high, 6)[1:-1])]
 
 
 def _number(value: float) -> str:

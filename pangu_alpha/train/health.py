@@ -33,6 +33,8 @@ class HealthSample:
 
     step: int
     """Number of the step."""
+    learning_rate_share: float = 1.0
+    """Learning rate of the step over the highest of the schedule; small updates are expected where it is small."""
     gradient_norm: Mapping[str, float] = field(default_factory=dict)
     """Norm of each parameter's gradient, before clipping and without loss scale."""
     weight_norm: Mapping[str, float] = field(default_factory=dict)
@@ -87,6 +89,7 @@ def measure_parameters(
     weights_before: Mapping[str, Array],
     adam_m: Mapping[str, Array],
     adam_v: Mapping[str, Array],
+    learning_rate_share: float = 1.0,
 ) -> HealthSample:
     """The part of a sample that parameters tell, by parameter name; activations stay empty.
 
@@ -94,6 +97,7 @@ def measure_parameters(
     """
     return HealthSample(
         step=step,
+        learning_rate_share=learning_rate_share,
         gradient_norm=dict(gradient_norms),
         weight_norm={name: norm(array) for name, array in weights.items()},
         update_norm={name: norm(array - weights_before[name]) for name, array in weights.items()},

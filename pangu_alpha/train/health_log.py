@@ -44,23 +44,23 @@ def _row(sample: HealthSample) -> dict[str, Any]:
             return float(f"{value:.7g}")
         return [shorten(item) for item in value] if isinstance(value, (list, tuple)) else value
 
-    row: dict[str, Any] = {"step": sample.step}
+    row: dict[str, Any] = {"step": sample.step, "learning_rate_share": shorten(sample.learning_rate_share)}
     for item in fields(sample):
         content = getattr(sample, item.name)
-        if item.name != "step" and content:
+        if item.name not in row and content:
             row[item.name] = {name: shorten(value) for name, value in content.items()}
     return row
 
 
 def _sample(row: dict[str, Any]) -> HealthSample:
     """The sample that a row of health.jsonl was written from (null, a number that was not finite, becomes NaN)."""
-    known = {item.name for item in fields(HealthSample)} - {"step"}
+    known = {item.name for item in fields(HealthSample)} - {"step", "learning_rate_share"}
     content: dict[str, Any] = {
         quantity: {name: math.nan if value is None else value for name, value in values.items()}
         for quantity, values in row.items()
         if quantity in known
     }
-    return HealthSample(step=row["step"], **content)
+    return HealthSample(step=row["step"], learning_rate_share=row.get("learning_rate_share", 1.0), **content)
 
 
 class HealthLog:

@@ -118,9 +118,20 @@ class HealthMeter:
         """Keep the weights as they are before the step."""
         self._before = {weight.name: np.array(weight.asnumpy()) for weight in self.weights}
 
-    def after(self, step: int, gradient_norms: NDArray[np.float32], batch: Sequence[NDArray[np.int32]]) -> HealthSample:
-        """The sample, from the step's gradient norms (one a weight) and its batch (tokens, positions, query positions,
-        segments, ..., each [B, S]).
+    def after(
+        self,
+        step: int,
+        gradient_norms: NDArray[np.float32],
+        batch: Sequence[NDArray[np.int32]],
+        learning_rate_share: float = 1.0,
+    ) -> HealthSample:
+        """The sample of a finished step.
+
+        Args:
+            step: its number.
+            gradient_norms: one a weight.
+            batch: tokens, positions, query positions, segments, ..., each [B, S].
+            learning_rate_share: its learning rate over the highest of the schedule.
         """
         names = [weight.name for weight in self.weights]
         sample = measure_parameters(
@@ -130,6 +141,7 @@ class HealthMeter:
             weights_before=self._before,
             adam_m={name: moment.asnumpy() for name, moment in zip(names, self.adam_m, strict=True)},
             adam_v={name: moment.asnumpy() for name, moment in zip(names, self.adam_v, strict=True)},
+            learning_rate_share=learning_rate_share,
         )
         self._before = {}
         strengths, entropies = self.probe(*(Tensor(array[: self.samples]) for array in batch[:4]))

@@ -11,7 +11,7 @@ from pangu_alpha.train.health import HealthSample, LayerHealth
 WEAK_GRADIENT = 1e-3
 """A layer barely learns whose gradient is below this share of the median layer's."""
 UPDATE_RATIO = (1e-5, 1e-1)
-"""Between these, a step moves a layer neither too little nor too much."""
+"""Between these, a step at the highest learning rate moves a layer neither too little nor too much."""
 ENTROPY = (0.02, 0.995)
 """Between these, attention neither stares at one position nor ignores what it sees."""
 ACTIVATION_LIMIT = 30_000.0
@@ -33,7 +33,8 @@ def findings(sample: HealthSample, layers: Mapping[str, LayerHealth]) -> dict[tu
         if value == 0 and not name.endswith("key.bias"):
             found["zero", name] = f"{name} gets no gradient at all: nothing depends on it"
     for layer, health in layers.items():
-        if health.update_ratio < UPDATE_RATIO[0]:
+        # Gammas start at 1 and move by about the learning rate: a norm alone is always slow.
+        if layer != "final_norm" and health.update_ratio < UPDATE_RATIO[0] * sample.learning_rate_share:
             found["slow", layer] = (
                 f"a step changes {layer} by {health.update_ratio:.1e} of its size: it hardly moves"
                 " (learning rate too small?)"

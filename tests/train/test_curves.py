@@ -78,11 +78,31 @@ def test_short_runs_can_be_drawn(tmp_path, steps):
 
 
 @pytest.mark.filterwarnings("error")
+def test_a_run_without_validation_and_without_progress_can_be_drawn(tmp_path):
+    history = History(list(range(1, 41)), [4.0] * 40, [1e-3] * 40)
+    draw_curves(history, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").exists()
+
+
+@pytest.mark.filterwarnings("error")
 def test_a_diverged_loss_can_be_drawn(tmp_path):
     history = history_of(10)
     history.add({"kind": "step", "step": 11, "loss": 5e4, "learning_rate": 1e-3})
     draw_curves(history, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").exists()
+
+
+def test_a_spike_does_not_flatten_the_curve(tmp_path):
+    def height_of_training(history: History) -> int:
+        draw_curves(history, tmp_path / "loss.png")
+        with Image.open(tmp_path / "loss.png") as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        rows = np.flatnonzero((pixels == (0x1F, 0x5F, 0xA8)).all(axis=2).any(axis=1))
+        return int(rows.max() - rows.min())
+
+    calm, spiked = history_of(300), history_of(300)
+    spiked.losses[150] = 500.0
+    assert height_of_training(spiked) > 0.6 * height_of_training(calm)
 
 
 def test_a_picture_that_cannot_be_written_is_one_line(tmp_path):

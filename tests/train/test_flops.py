@@ -32,8 +32,15 @@ def count_products(config: ModelConfig, causal: bool) -> float:
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("query_layer", [True, False])
 def test_flops_agree_with_a_count_of_every_product(causal, query_layer):
-    config = ModelConfig(vocab_size=100, hidden_size=48, num_layers=3, num_heads=4, seq_length=10,
-                         feed_forward_ratio=3, query_layer=query_layer)
+    config = ModelConfig(
+        vocab_size=100,
+        hidden_size=48,
+        num_layers=3,
+        num_heads=4,
+        seq_length=10,
+        feed_forward_ratio=3,
+        query_layer=query_layer,
+    )
     forward = count_products(config, causal)
     assert flops.model_flops_per_token(config, causal=causal, training=False) == pytest.approx(forward, rel=1e-12)
     assert flops.model_flops_per_token(config, causal=causal) == pytest.approx(3 * forward, rel=1e-12)
@@ -52,10 +59,19 @@ def test_utilisation():
     assert flops.utilisation(flops_per_token=6e9, tokens_per_second=1000, peak=12e12) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("name", "tera"), [
-    ("Ascend910", 256), ("Ascend910A", 256), ("NVIDIA H100 80GB HBM3", 989.4), ("NVIDIA H100 PCIe", 756),
-    ("NVIDIA H200", 989.4), ("NVIDIA A100-SXM4-80GB", 312), ("A800", 312), ("Tesla V100-SXM2-32GB", 125),
-])
+@pytest.mark.parametrize(
+    ("name", "tera"),
+    [
+        ("Ascend910", 256),
+        ("Ascend910A", 256),
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989.4),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("A800", 312),
+        ("Tesla V100-SXM2-32GB", 125),
+    ],
+)
 def test_published_peaks(name, tera):
     peak = flops.published_peak(name)
     assert peak is not None

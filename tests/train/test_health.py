@@ -31,19 +31,19 @@ LAYERS = ["word_table", "embedding", "blocks.0", "blocks.1", "final_norm", "quer
 def healthy(step: int, **changes) -> HealthSample:
     names = [f"{layer}.weight" for layer in LAYERS]
     attention = {layer: (0.5, 0.7) for layer in LAYERS if layer.startswith(("blocks", "query"))}
-    values = dict(
-        step=step,
-        gradient_norm=dict.fromkeys(names, 0.3),
-        weight_norm=dict.fromkeys(names, 10.0),
-        update_norm=dict.fromkeys(names, 0.01),
-        adam_m_norm=dict.fromkeys(names, 0.1),
-        adam_v_norm=dict.fromkeys(names, 0.02),
-        dead_share=dict.fromkeys(names, 0.0),
-        elements=dict.fromkeys(names, 100),
-        activation_rms=dict.fromkeys(LAYERS[1:], 1.0),
-        activation_max=dict.fromkeys(LAYERS[1:], 8.0),
-        attention_entropy=attention,
-    )
+    values = {
+        "step": step,
+        "gradient_norm": dict.fromkeys(names, 0.3),
+        "weight_norm": dict.fromkeys(names, 10.0),
+        "update_norm": dict.fromkeys(names, 0.01),
+        "adam_m_norm": dict.fromkeys(names, 0.1),
+        "adam_v_norm": dict.fromkeys(names, 0.02),
+        "dead_share": dict.fromkeys(names, 0.0),
+        "elements": dict.fromkeys(names, 100),
+        "activation_rms": dict.fromkeys(LAYERS[1:], 1.0),
+        "activation_max": dict.fromkeys(LAYERS[1:], 8.0),
+        "attention_entropy": attention,
+    }
     return HealthSample(**{**values, **changes})
 
 
@@ -109,11 +109,17 @@ def test_parameters_are_measured():
 # Layers.
 
 
-@pytest.mark.parametrize(("parameter", "layer"), [
-    ("word_table", "word_table"), ("embedding.position_table", "embedding"),
-    ("blocks.3.attention.query.weight", "blocks.3"), ("blocks.12.feed_forward_norm.gamma", "blocks.12"),
-    ("final_norm.gamma", "final_norm"), ("query_layer.block.attention.key.bias", "query_layer"),
-])
+@pytest.mark.parametrize(
+    ("parameter", "layer"),
+    [
+        ("word_table", "word_table"),
+        ("embedding.position_table", "embedding"),
+        ("blocks.3.attention.query.weight", "blocks.3"),
+        ("blocks.12.feed_forward_norm.gamma", "blocks.12"),
+        ("final_norm.gamma", "final_norm"),
+        ("query_layer.block.attention.key.bias", "query_layer"),
+    ],
+)
 def test_layers_of_parameters(parameter, layer):
     assert layer_of(parameter) == layer
 
@@ -121,7 +127,14 @@ def test_layers_of_parameters(parameter, layer):
 def test_layers_stand_in_the_order_of_a_token():
     mixed = ["query_layer", "blocks.10", "final_norm", "blocks.2", "other", "word_table", "blocks.2", "embedding"]
     assert layer_order(mixed) == [
-        "word_table", "embedding", "blocks.2", "blocks.10", "final_norm", "query_layer", "other"]
+        "word_table",
+        "embedding",
+        "blocks.2",
+        "blocks.10",
+        "final_norm",
+        "query_layer",
+        "other",
+    ]
 
 
 def test_parameters_are_gathered_into_layers():
@@ -153,16 +166,19 @@ def test_a_healthy_model_gives_no_warning():
     assert findings(sample, by_layer(sample)) == {}
 
 
-@pytest.mark.parametrize(("quantity", "name", "value", "kind", "words"), [
-    ("gradient_norm", "blocks.1.weight", 1e-4, "gradient", "barely learns"),
-    ("gradient_norm", "query_layer.weight", 0.0, "zero", "gets no gradient at all"),
-    ("update_norm", "blocks.0.weight", 5e-5, "slow", "hardly moves"),
-    ("update_norm", "blocks.0.weight", 2.0, "fast", "forgets"),
-    ("activation_max", "final_norm", 40_000.0, "activation", "float16 ends at 65,504"),
-    ("activation_rms", "blocks.1", 0.0, "silent", "the signal is lost"),
-    ("attention_entropy", "blocks.1", (0.001, 0.8), "collapsed", "heads 0"),
-    ("attention_entropy", "query_layer", (0.999, 0.998), "uniform", "does not choose"),
-])
+@pytest.mark.parametrize(
+    ("quantity", "name", "value", "kind", "words"),
+    [
+        ("gradient_norm", "blocks.1.weight", 1e-4, "gradient", "barely learns"),
+        ("gradient_norm", "query_layer.weight", 0.0, "zero", "gets no gradient at all"),
+        ("update_norm", "blocks.0.weight", 5e-5, "slow", "hardly moves"),
+        ("update_norm", "blocks.0.weight", 2.0, "fast", "forgets"),
+        ("activation_max", "final_norm", 40_000.0, "activation", "float16 ends at 65,504"),
+        ("activation_rms", "blocks.1", 0.0, "silent", "the signal is lost"),
+        ("attention_entropy", "blocks.1", (0.001, 0.8), "collapsed", "heads 0"),
+        ("attention_entropy", "query_layer", (0.999, 0.998), "uniform", "does not choose"),
+    ],
+)
 def test_what_is_out_of_bounds_is_said(quantity, name, value, kind, words):
     base = healthy(1)
     sample = healthy(1, **with_value(base, quantity, name, value))
@@ -171,6 +187,19 @@ def test_what_is_out_of_bounds_is_said(quantity, name, value, kind, words):
     (sentence,) = [text for (key, _), text in found.items() if key == kind]
     assert words in sentence
     assert layer_of(name) in sentence
+
+
+def test_small_updates_are_expected_where_the_learning_rate_is_small():
+    small = with_value(healthy(1), "update_norm", "blocks.0.weight", 5e-5)  # ratio 5e-6
+    sample = healthy(1, **small, learning_rate_share=0.01)
+    assert findings(sample, by_layer(sample)) == {}
+    sample = healthy(1, **small, learning_rate_share=0.9)
+    assert ("slow", "blocks.0") in findings(sample, by_layer(sample))
+
+
+def test_a_norm_alone_may_move_slowly():
+    sample = healthy(1, **with_value(healthy(1), "update_norm", "final_norm.weight", 5e-5))
+    assert findings(sample, by_layer(sample)) == {}
 
 
 def test_one_even_head_is_no_finding():
@@ -219,12 +248,13 @@ def open_log(directory, resume_step=0):
 
 def test_samples_are_logged_and_shown_in_tensorboard(tmp_path):
     log, scalars = open_log(tmp_path)
-    log.write(healthy(10))
+    log.write(healthy(10, learning_rate_share=0.25))
     log.write(healthy(20))
     log.close()
     scalars.close()
     rows = read_json_lines(tmp_path / "health.jsonl")
     assert [row["step"] for row in rows] == [10, 20]
+    assert [row["learning_rate_share"] for row in rows] == [0.25, 1.0]
     assert rows[0]["gradient_norm"]["blocks.1.weight"] == 0.3
     assert rows[0]["attention_entropy"]["query_layer"] == [0.5, 0.7]
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -288,11 +318,16 @@ def test_tables_are_layer_by_sample():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("samples", [
-    [], [healthy(10)], [healthy(10), healthy(20)],
-    [HealthSample(5, gradient_norm={"blocks.0.a": 0.0})],
-    [HealthSample(step, gradient_norm={f"blocks.{layer}.a": 0.1 for layer in range(64)}) for step in range(1, 900)],
-])
+@pytest.mark.parametrize(
+    "samples",
+    [
+        [],
+        [healthy(10)],
+        [healthy(10), healthy(20)],
+        [HealthSample(5, gradient_norm={"blocks.0.a": 0.0})],
+        [HealthSample(step, gradient_norm={f"blocks.{layer}.a": 0.1 for layer in range(64)}) for step in range(1, 900)],
+    ],
+)
 def test_any_history_can_be_drawn(tmp_path, samples):
     draw_health(history_of(samples), tmp_path / "health.png", "a title")
     with Image.open(tmp_path / "health.png") as picture:

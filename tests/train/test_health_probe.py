@@ -19,8 +19,8 @@ BATCH, SEQ = 2, 12
 
 
 def tiny(**changes) -> ModelConfig:
-    return ModelConfig(**{**dict(vocab_size=40, hidden_size=16, num_layers=3, num_heads=2, seq_length=SEQ,
-                                 dropout=0.1), **changes})
+    shape = {"vocab_size": 40, "hidden_size": 16, "num_layers": 3, "num_heads": 2, "seq_length": SEQ, "dropout": 0.1}
+    return ModelConfig(**{**shape, **changes})
 
 
 def build(config: ModelConfig) -> PanguAlphaModel:
@@ -42,9 +42,15 @@ def batch() -> tuple[np.ndarray, ...]:
     return ids[:, :-1].copy(), positions, positions.copy(), segments, ids[:, 1:].copy()
 
 
-@pytest.mark.parametrize("config", [
-    tiny(), tiny(final_norm="after_query"), tiny(query_layer=False),
-], ids=["before_query", "after_query", "plain"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny(),
+        tiny(final_norm="after_query"),
+        tiny(query_layer=False),
+    ],
+    ids=["before_query", "after_query", "plain"],
+)
 def test_the_probe_sees_what_the_layers_compute(config):
     model = build(config)
     probe = Probe(model)
@@ -85,15 +91,17 @@ def test_the_probe_sees_what_the_layers_compute(config):
         assert row == pytest.approx([np.sqrt(np.mean(value**2)), np.abs(value).max()], rel=1e-4)
     assert entropies.asnumpy() == pytest.approx(np.array(expected_entropies), abs=1e-5)
     assert probe.attention_layers == [f"blocks.{i}" for i in range(config.num_blocks)] + (
-        ["query_layer"] if config.query_layer else [])
+        ["query_layer"] if config.query_layer else []
+    )
     assert 0.05 < entropies.asnumpy().min() < entropies.asnumpy().max() < 0.999  # neither extreme: the test can fail
 
 
 def test_a_sample_tells_what_the_step_did_and_changes_nothing():
     config = Config(
         model=tiny(),
-        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=0, decay_steps=1000, schedule="constant",
-                                  weight_decay=0.0),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-2, warmup_steps=0, decay_steps=1000, schedule="constant", weight_decay=0.0
+        ),
         train=TrainConfig(steps=4, batch_size=BATCH),
     )
 

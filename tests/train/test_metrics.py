@@ -17,8 +17,17 @@ SCALE = RunScale(batch_size=8, flops_per_token=6e9, peak_flops=24e12, devices=2)
 
 
 def metrics(step: int, **changes) -> StepMetrics:
-    values = dict(step=step, loss=8.0 - step / 10, learning_rate=1e-3 * step, gradient_norm=1.5, loss_scale=1.0,
-                  applied=True, seconds=0.5, tokens=2048, epoch=0)
+    values = {
+        "step": step,
+        "loss": 8.0 - step / 10,
+        "learning_rate": 1e-3 * step,
+        "gradient_norm": 1.5,
+        "loss_scale": 1.0,
+        "applied": True,
+        "seconds": 0.5,
+        "tokens": 2048,
+        "epoch": 0,
+    }
     return StepMetrics(**{**values, **changes})
 
 
@@ -96,7 +105,13 @@ def test_a_resumed_run_shows_every_step_once(tmp_path):
     log.close()
     rows = read_json_lines(tmp_path / "metrics.jsonl")
     assert [(row["step"], row["loss"]) for row in rows if row["kind"] == "step"] == [
-        (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 5.0), (6, 5.0)]
+        (1, 1.0),
+        (2, 1.0),
+        (3, 1.0),
+        (4, 1.0),
+        (5, 5.0),
+        (6, 5.0),
+    ]
     assert [row["loss"] for row in rows if row["kind"] == "validation"] == [3.0]
     scalars = scalars_of(tmp_path)
     assert scalars["loss"] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0), (5, 5.0), (6, 5.0)]

@@ -29,8 +29,12 @@ def metrics(step: int, loss: float | None = None) -> StepMetrics:
 
 def sample(step: int, ratio: float = 1e-3) -> HealthSample:
     names = ["word_table", "blocks.0.a", "query_layer.a"]
-    return HealthSample(step, gradient_norm=dict.fromkeys(names, 1.0), weight_norm=dict.fromkeys(names, 1.0),
-                        update_norm=dict.fromkeys(names, ratio))
+    return HealthSample(
+        step,
+        gradient_norm=dict.fromkeys(names, 1.0),
+        weight_norm=dict.fromkeys(names, 1.0),
+        update_norm=dict.fromkeys(names, ratio),
+    )
 
 
 def test_a_run_leaves_logs_and_pictures(tmp_path, caplog):
@@ -50,10 +54,16 @@ def test_a_run_leaves_logs_and_pictures(tmp_path, caplog):
     rows = read_json_lines(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 21))
     assert [(row["step"], round(row["perplexity"], 1)) for row in rows if row["kind"] == "validation"] == [
-        (0, 148.4), (10, 60.3)]
+        (0, 148.4),
+        (10, 60.3),
+    ]
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split("  ")[0] for line in lines if "  loss" in line] == [
-        "step 5/20", "step 10/20", "step 15/20", "step 20/20"]
+        "step 5/20",
+        "step 10/20",
+        "step 15/20",
+        "step 20/20",
+    ]
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 3  # one a layer, at the third sample
     assert all(warning.startswith("step 15: ") for warning in warnings)

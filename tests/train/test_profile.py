@@ -53,8 +53,12 @@ def test_only_what_ran_within_the_steps_counts():
 
 
 def test_operators_that_overlap_get_rows_of_their_own():
-    operators = [Operator("a", "A", 0, 5000), Operator("b", "B", 1000, 1000), Operator("c", "C", 3000, 1000),
-                 Operator("d", "D", 5000, 1000)]
+    operators = [
+        Operator("a", "A", 0, 5000),
+        Operator("b", "B", 1000, 1000),
+        Operator("c", "C", 3000, 1000),
+        Operator("d", "D", 5000, 1000),
+    ]
     trace = chrome_trace([Step(1, 0, 6000)], operators)
     rows = {event["name"]: event["tid"] for event in spans(trace, "operator")}
     assert rows == {"A": 1, "B": 2, "C": 2, "D": 1}
@@ -66,8 +70,11 @@ def test_operators_that_overlap_get_rows_of_their_own():
 
 def test_the_table_is_sorted_and_adds_up():
     steps = [Step(1, 0, 10_000_000), Step(2, 20_000_000, 30_000_000)]
-    operators = [Operator("a", "Small", 0, 1_000_000), Operator("b", "Big", 1_000_000, 6_000_000),
-                 Operator("b", "Big", 20_000_000, 4_000_000)]
+    operators = [
+        Operator("a", "Small", 0, 1_000_000),
+        Operator("b", "Big", 1_000_000, 6_000_000),
+        Operator("b", "Big", 20_000_000, 4_000_000),
+    ]
     lines = [line.split("\t") for line in operator_table(steps, operators).splitlines()]
     assert lines[0] == ["operator", "calls/step", "ms/step", "share"]
     assert lines[1] == ["Big", "1", "5.000", "50.0%"]
@@ -77,8 +84,11 @@ def test_the_table_is_sorted_and_adds_up():
 
 def test_overlapping_operators_do_not_hide_idle_time():
     steps = [Step(1, 0, 10_000_000)]
-    operators = [Operator("a", "A", 0, 4_000_000), Operator("b", "B", 1_000_000, 1_000_000),
-                 Operator("c", "C", 2_000_000, 4_000_000)]
+    operators = [
+        Operator("a", "A", 0, 4_000_000),
+        Operator("b", "B", 1_000_000, 1_000_000),
+        Operator("c", "C", 2_000_000, 4_000_000),
+    ]
     assert operator_table(steps, operators).splitlines()[-1].split("\t")[-1] == "40.0%"
 
 
@@ -122,11 +132,20 @@ profiler.close()
 def test_a_real_profile_opens_as_a_trace(tmp_path, repository, steps):
     program, directory = tmp_path / "program.py", tmp_path / "profile"
     program.write_text(REAL)  # MindSpore compiles nothing that is not in a file
-    run = subprocess.run([sys.executable, str(program), str(directory), str(steps)], capture_output=True, text=True,
-                         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)}, check=False)
+    run = subprocess.run(
+        [sys.executable, str(program), str(directory), str(steps)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert sorted(path.name for path in directory.iterdir()) == ["operators.tsv", "trace.json"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["profile", "program.py"]  # nothing is left in the working directory
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "profile",
+        "program.py",
+    ]  # nothing is left in the working directory
     trace = json.loads((directory / "trace.json").read_text())
     profiled = spans(trace, "step")
     assert [event["name"] for event in profiled] == (["step 3", "step 4"] if steps > 3 else ["step 3"])

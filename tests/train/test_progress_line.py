@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import pty
@@ -10,7 +11,6 @@ import re
 import struct
 import subprocess
 import sys
-import fcntl
 import termios
 
 import pytest
@@ -37,8 +37,17 @@ logging.info("after")
 
 
 def metrics(step: int, **changes) -> StepMetrics:
-    values = dict(step=step, loss=5.0, learning_rate=1e-3, gradient_norm=1.5, loss_scale=1.0, applied=True,
-                  seconds=0.5, tokens=2048, epoch=0)
+    values = {
+        "step": step,
+        "loss": 5.0,
+        "learning_rate": 1e-3,
+        "gradient_norm": 1.5,
+        "loss_scale": 1.0,
+        "applied": True,
+        "seconds": 0.5,
+        "tokens": 2048,
+        "epoch": 0,
+    }
     return StepMetrics(**{**values, **changes})
 
 
