@@ -19,12 +19,18 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.gamma = new_parameter("gamma", hidden_size)
         self.beta = new_parameter("beta", hidden_size)
-        self.normalize = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+        self.epsilon = epsilon
+        self.mean, self.variance = ops.ReduceMean(keep_dims=True), ops.ReduceMean(keep_dims=True)
+        self.subtract, self.square, self.rsqrt = ops.Sub(), ops.Square(), ops.Rsqrt()
+        self.normalize, self.scale, self.shift = ops.Mul(), ops.Mul(), ops.Add()
         self.to_float32 = ops.Cast()
         self.to_compute = ops.Cast()
         self.compute_dtype = numerics.compute_dtype
 
     def construct(self, hidden: Tensor) -> Tensor:
         """[B*S, H] -> [B*S, H]."""
-        normed, _, _ = self.normalize(self.to_float32(hidden, ms.float32), self.gamma, self.beta)
-        return self.to_compute(normed, self.compute_dtype)
+        hidden = self.to_float32(hidden, ms.float32)
+        centered = self.subtract(hidden, self.mean(hidden, -1))
+        deviation = self.rsqrt(self.variance(self.square(centered), -1) + self.epsilon)  # [B*S, 1]
+        normed = self.normalize(centered, deviation)
+        return self.to_compute(self.shift(self.scale(normed, self.gamma), self.beta), self.compute_dtype)
