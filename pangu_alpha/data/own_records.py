@@ -52,7 +52,7 @@ def read_own_records(files: tuple[Path, ...], directory: Path, seq_length: int, 
         files: in the order in which they are given.
         directory: an existing one that gets excluded.npy and valid/*.mindrecord.
         seq_length: S; each record must hold S + 1 ids.
-        vocab_size: each id must lie below it.
+        vocab_size: pieces of the vocabulary; each id must lie below it.
         held_out_share: of the samples.
 
     Raises:
@@ -95,4 +95,4 @@ def _check(ids: Ids, path: Path, row: int, seq_length: int, vocab_size: int) -> 
     smallest, largest = int(ids.min()), int(ids.max())
     if smallest < 0 or largest >= vocab_size:
         raise PanguError(f"{path} holds the id {smallest if smallest < 0 else largest} (sample {row}), but "
-                         f"model.vocab_size is {vocab_size}; it was made with another vocabulary")
+                         f"the vocabulary has {vocab_size} pieces; it was made with another one: see tokenizer.kind")

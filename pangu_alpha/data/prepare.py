@@ -194,7 +194,15 @@ def _install_vocabulary(config: Config, texts: Sequence[str], root: Path, direct
         source = _train_vocabulary(config, texts, root)
     else:
         source = _given_vocabulary(config)
-    tokenizer = Tokenizer.load(source, config.model.vocab_size)
+    tokenizer = Tokenizer.load(source)
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise PanguError(f"{source}: the vocabulary has {tokenizer.vocab_size} pieces, but model.vocab_size is "
+                         f"{config.model.vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or take another "
+                         f"vocabulary")
+    if tokenizer.vocab_size < config.model.vocab_size:
+        logger.warning("vocabulary: %s has %s pieces; %s of the model's %s rows will never be used", source,
+                       f"{tokenizer.vocab_size:,}", f"{config.model.vocab_size - tokenizer.vocab_size:,}",
+                       f"{config.model.vocab_size:,}")
     shutil.copyfile(source, place)
     return tokenizer
 
@@ -264,7 +272,7 @@ def _prepare_records(config: Config, files: list[SourceFile], root: Path, direct
 
     tokenizer = _install_vocabulary(config, [], root, directory)
     records = read_own_records(tuple(file.path.resolve() for file in files), directory, config.model.seq_length,
-                               config.model.vocab_size, config.data.held_out_share)
+                               tokenizer.vocab_size, config.data.held_out_share)
     if not records.train.samples:
         raise PanguError("data.sources: the MindRecord files hold no sample for training")
     asked = records.held_out[:, 1:]

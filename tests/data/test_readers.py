@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import importlib.util
 import json
-import os
 from pathlib import Path
 
 import pyarrow
@@ -138,11 +138,14 @@ def test_what_cannot_be_found_or_known(tmp_path: Path) -> None:
         read()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
-def test_a_file_closed_to_this_user(tmp_path: Path) -> None:
+def test_a_file_closed_to_this_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text(TEXT, encoding="utf-8")
-    path.chmod(0)
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))  # nothing is closed to the superuser
+
+    monkeypatch.setattr(Path, "open", refuse)
     assert error_of(path) == f"cannot read {path}: permission denied; check the owner and mode of its directory"
 
 
