@@ -89,6 +89,14 @@ def _synchronise_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
+def _is_about(error: OSError, partial: Path, path: Path) -> bool:
+    """Whether an error came from writing here; one about a file that the caller read names that file."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # never the fault of a file that was read
+    here = any(name.startswith(str(partial)) or name in (str(path), str(path.parent)) for name in names)
+    return full or here or not names
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "wb", encoding: str | None = None) -> Iterator[IO[Any]]:
     """Open a file for writing that takes its name only when the block ends without an error.
@@ -114,8 +122,7 @@ def atomic_write(path: str | Path, mode: str = "wb", encoding: str | None = None
         _synchronise_directory(path.parent)
     except OSError as error:
         _remove(partial)
-        # An error of the caller's own block (reading another file, say) names that file and is not ours to rename.
-        if error.filename not in (None, str(partial), str(path), str(path.parent)):
+        if not _is_about(error, partial, path):
             raise
         raise storage_error(error, path) from error
     except BaseException:
@@ -164,7 +171,7 @@ def atomic_directory(path: str | Path, replace: bool = True) -> Iterator[Path]:
         _synchronise_directory(path.parent)
     except OSError as error:
         _remove(partial)
-        if error.filename is not None and not str(error.filename).startswith((str(partial), str(path.parent))):
+        if not _is_about(error, partial, path):
             raise
         raise storage_error(error, path) from error
     except BaseException:

@@ -111,6 +111,15 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_found_by_a_copy_is_one_line(tmp_path: Path) -> None:
+    """Copying names the file it read first, and the disk that is full only second."""
+    source = tmp_path / "source"
+    source.write_bytes(b"some")
+    with pytest.raises(PanguError, match=r"^cannot write .*set: no space is left"), atomic_directory(tmp_path / "set"):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(tmp_path / "elsewhere"))
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_a_place_below_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(PanguError, match="cannot write"), atomic_write(tmp_path / "file" / "below"):

@@ -74,7 +74,9 @@ def require_space(directory: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(directory).free
     if free < needed:
-        raise PanguError(f"no space for the packed text in {directory}: {_megabytes(needed)} are needed, "
+        # The place that the user knows, not the temporary directory inside it.
+        place = next((path.parent for path in directory.parents if path.name.endswith(".partial")), directory)
+        raise PanguError(f"no space for the packed text in {place}: {_megabytes(needed)} are needed, "
                          f"{_megabytes(free)} are free")
 
 

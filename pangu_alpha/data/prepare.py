@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -188,8 +187,6 @@ def _read(config: Config, files: list[SourceFile]) -> tuple[list[Document], dict
 
 def _install_vocabulary(config: Config, texts: Sequence[str], root: Path, directory: Path) -> Tokenizer:
     """Put the vocabulary into `directory`, trained on `texts` if the configuration says so."""
-    place = directory / VOCABULARY
-    place.parent.mkdir()
     if config.tokenizer.kind == "train":
         source = _train_vocabulary(config, texts, root)
     else:
@@ -203,7 +200,7 @@ def _install_vocabulary(config: Config, texts: Sequence[str], root: Path, direct
         logger.warning("vocabulary: %s has %s pieces; %s of the model's %s rows will never be used", source,
                        f"{tokenizer.vocab_size:,}", f"{config.model.vocab_size - tokenizer.vocab_size:,}",
                        f"{config.model.vocab_size:,}")
-    shutil.copyfile(source, place)
+    tokenizer.save(directory / VOCABULARY)
     return tokenizer
 
 
