@@ -41,11 +41,17 @@ def storage_error(error: OSError, path: str | Path, action: str = "write") -> Pa
         action: what was tried, as a verb: write, read, create.
     """
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-    return PanguError(f"cannot {action} {path}: {reason}")
+    return PanguError(f"cannot {action} {final_name(path)}: {reason}")
 
 
 def _partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+
+
+def final_name(path: str | Path) -> Path:
+    """The name that a user knows for a path inside an `atomic_directory` that is still being filled."""
+    suffix = f".{socket.gethostname()}.{os.getpid()}.partial"
+    return Path(*(part[1:-len(suffix)] if part.endswith(suffix) else part for part in Path(path).parts))
 
 
 def _is_running(process: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.errors import PanguError
-from pangu_alpha.files import atomic_directory, atomic_write, storage_error
+from pangu_alpha.files import atomic_directory, atomic_write, final_name, storage_error
 
 
 def test_a_file_takes_its_name_only_when_complete(tmp_path: Path) -> None:
@@ -118,6 +118,13 @@ def test_a_full_disk_found_by_a_copy_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(PanguError, match=r"^cannot write .*set: no space is left"), atomic_directory(tmp_path / "set"):
         raise OSError(errno.ENOSPC, "No space left on device", str(source), None, str(tmp_path / "elsewhere"))
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_messages_use_the_final_name(tmp_path: Path) -> None:
+    with atomic_directory(tmp_path / "set") as partial:
+        assert final_name(partial / "part" / "file") == tmp_path / "set" / "part" / "file"
+        with pytest.raises(PanguError, match=rf"^cannot write {tmp_path / 'set' / 'file'}: no space"):
+            raise storage_error(OSError(errno.ENOSPC, ""), partial / "file")
 
 
 def test_a_place_below_a_file_is_one_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD
 from pangu_alpha.errors import PanguError
+from pangu_alpha.files import final_name
 from pangu_alpha.progress import Progress
 
 Ids = npt.NDArray[np.int32]
@@ -74,9 +75,7 @@ def require_space(directory: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(directory).free
     if free < needed:
-        # The place that the user knows, not the temporary directory inside it.
-        place = next((path.parent for path in directory.parents if path.name.endswith(".partial")), directory)
-        raise PanguError(f"no space for the packed text in {place}: {_megabytes(needed)} are needed, "
+        raise PanguError(f"no space for the packed text in {final_name(directory)}: {_megabytes(needed)} are needed, "
                          f"{_megabytes(free)} are free")
 
 
@@ -121,11 +120,11 @@ def write_records(samples: Ids, directory: Path, name: str) -> list[Path]:
             except RuntimeError as error:
                 lines = [line for line in str(error).splitlines() if "[ERROR]" in line]
                 reason = (lines[0] if lines else str(error)).replace("[ERROR]", "").strip()
-                raise PanguError(f"cannot write {path}: {reason}") from error
+                raise PanguError(f"cannot write {final_name(path)}: {reason}") from error
             for written in (path, path.with_name(path.name + ".db")):
                 written.chmod(0o644)  # MindSpore closes its files to everybody else
             files.append(path)
     # MindSpore does not notice every failed write; what cannot be read back was not written.
     if files and count_records(tuple(files)) != len(samples):
-        raise PanguError(f"cannot write {directory}: some samples are missing when read back; is the disk full?")
+        raise PanguError(f"cannot write {final_name(directory)}: some samples are missing when read back; is the disk full?")
     return files
