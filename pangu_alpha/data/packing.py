@@ -126,5 +126,6 @@ def write_records(samples: Ids, directory: Path, name: str) -> list[Path]:
             files.append(path)
     # MindSpore does not notice every failed write; what cannot be read back was not written.
     if files and count_records(tuple(files)) != len(samples):
-        raise PanguError(f"cannot write {final_name(directory)}: some samples are missing when read back; is the disk full?")
+        raise PanguError(f"cannot write {final_name(directory)}: some samples are missing when read back; "
+                         f"is the disk full?")
     return files
