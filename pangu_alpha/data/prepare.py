@@ -68,7 +68,8 @@ def prepare(config: Config, root: Path) -> Prepared:
         logger.info("prepared text: %s is incomplete or changed; preparing again", directory)
     start = time.monotonic()
     directory = root / f"{config.name}-{key[:12]}"
-    with atomic_directory(directory) as partial:
+    # A second run that made the same at the same time keeps what the first one may already be reading.
+    with atomic_directory(directory, replace=directory.exists()) as partial:
         of_records = files[0].kind == MINDRECORD
         prepared = (_prepare_records if of_records else _prepare_text)(config, files, root, partial)
         prepared = replace(prepared, directory=directory, train=_moved(prepared.train, partial, directory),
