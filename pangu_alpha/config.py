@@ -291,6 +291,13 @@ class TrainConfig:
             self.micro_batches,
             f"it must divide batch_size {self.batch_size}",
         )
+        if self.sink_size:
+            _require(self.micro_batches == 1, "sink_size", self.sink_size, "with micro_batches above 1 it must be 0")
+            for key in ("steps", "checkpoint_every", "validate_every", "health_every"):
+                _require(
+                    getattr(self, key) % self.sink_size == 0, key, getattr(self, key),
+                    f"it must be a multiple of sink_size {self.sink_size}",
+                )  # fmt: skip
         _require_choice("device", self.device, ("auto", "cpu", "gpu", "ascend"))
         _require_choice("resume", self.resume, ("auto", "never"))
         if self.profile:

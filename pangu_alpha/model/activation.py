@@ -51,4 +51,4 @@ class FastGelu(nn.Cell):
         return value * self.sigmoid(1.702 * value)
 
 
-ACTIVATIONS = {"gelu_tanh": GeluTanh, "gelu_erf": GeluErf, "fast_gelu": FastGelu}
+ACTIVATIONS: dict[str, type[nn.Cell]] = {"gelu_tanh": GeluTanh, "gelu_erf": GeluErf, "fast_gelu": FastGelu}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -103,7 +105,7 @@ class TrainStep(nn.Cell):
 
     Gradients are divided by the loss scale and scaled to a global norm of at most `optimizer.clip_norm`.  The update
     is skipped, and with it the optimizer's own step count, where the norm is not finite (an overflow: the loss scale
-    then falls, facts §4.4) or exceeds the limit that is handed in.
+    then falls, facts §4.4) or exceeds `norm_limit`.
     """
 
     def __init__(self, network: PanguAlphaLoss, config: Config, numerics: Numerics) -> None:
@@ -122,6 +124,7 @@ class TrainStep(nn.Cell):
         if self.accumulates:
             self.accumulated = self.weights.clone(prefix="accumulated", init="zeros")
             self.accumulated_loss = Parameter(Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
+        self.norm_limit = Parameter(Tensor(np.inf, ms.float32), name="norm_limit", requires_grad=False)
         self.map = ops.HyperMap()
         self.concat = ops.Concat()
         self.is_finite = ops.IsFinite()
@@ -130,9 +133,11 @@ class TrainStep(nn.Cell):
     def state_parameters(self) -> list[Parameter]:
         """Everything that a later step depends on: weights, moments, counters, loss scale.
 
-        Not the accumulators, which are zero between steps.
+        Not the accumulators, which are zero between steps, nor the limit, which the host sets.
         """
-        skipped = {p.name for p in self.accumulated} | {"accumulated_loss"} if self.accumulates else set()
+        skipped = {"norm_limit"}
+        if self.accumulates:
+            skipped |= {"accumulated_loss", *(p.name for p in self.accumulated)}
         seen: dict[str, Parameter] = {}
         for parameter in self.get_parameters():
             if parameter.name not in skipped and not parameter.name.startswith("learning_rate"):
@@ -146,9 +151,8 @@ class TrainStep(nn.Cell):
         query_positions: Tensor,
         segments: Tensor,
         labels: Tensor,
-        norm_limit: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Five int32 [B, S], limit float32 [] -> (METRICS float32 [5], gradient norm of each weight float32 [P])."""
+        """Five int32 [B, S] -> (METRICS float32 [5], gradient norm of each weight float32 [P])."""
         scale = self.loss_scale + 0.0
         loss, gradients = self.gradients((tokens, positions, query_positions, segments, labels), scale)
         if self.accumulates:
@@ -158,7 +162,7 @@ class TrainStep(nn.Cell):
         norms = ops.sqrt(2.0 * half_squares) / scale
         norm = ops.sqrt(ops.square(norms).sum())
         finite = self.is_finite(norm)
-        applied = ops.logical_and(finite, norm <= norm_limit)
+        applied = ops.logical_and(finite, norm <= self.norm_limit)
         factor = ops.reciprocal(scale)
         if self.clip_norm > 0.0:
             factor = factor * (self.clip_norm / ops.maximum(norm, self.clip_norm))
@@ -174,6 +178,11 @@ class TrainStep(nn.Cell):
         return self.stack((loss, norm, rate, scale, ops.cast(applied, ms.float32))), norms
 
 
+def read_metrics(metrics: Tensor) -> dict[str, float]:
+    """The first result of `TrainStep` by name."""
+    return dict(zip(METRICS, metrics.asnumpy().tolist(), strict=True))
+
+
 class Stepper:
     """Runs whole optimizer steps from the host: cuts a batch into micro batches and calls the compiled cells."""
 
@@ -182,10 +191,14 @@ class Stepper:
         self.step = TrainStep(network, config, numerics)
         self.accumulate = AccumulateStep(self.step) if self.micro_batches > 1 else None
 
-    def __call__(self, batch: tuple[np.ndarray, ...], norm_limit: float = np.inf) -> tuple[dict[str, float], np.ndarray]:
+    def set_norm_limit(self, limit: float) -> None:
+        """Batches whose gradient norm exceeds `limit` are skipped from now on."""
+        self.step.norm_limit.set_data(Tensor(limit, ms.float32))
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         """Five int32 arrays [B, S] -> (METRICS by name, gradient norm of each weight float32 [P])."""
         parts = [np.split(array, self.micro_batches) for array in batch]
-        for micro_batch in range(self.micro_batches - 1):
+        for micro_batch in range(self.micro_batches - 1 if self.accumulate else 0):
             self.accumulate(*(Tensor(part[micro_batch]) for part in parts))
-        metrics, norms = self.step(*(Tensor(part[-1]) for part in parts), Tensor(norm_limit, ms.float32))
-        return dict(zip(METRICS, metrics.asnumpy().tolist(), strict=True)), norms.asnumpy()
+        metrics, norms = self.step(*(Tensor(part[-1]) for part in parts))
+        return read_metrics(metrics), norms.asnumpy()

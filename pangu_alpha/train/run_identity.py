@@ -1,0 +1,59 @@
+"""Which run a configuration is: its output directory, and whether a directory holds the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pangu_alpha.config import Config, to_dict
+from pangu_alpha.errors import PanguError
+
+_LOOP_ONLY = (
+    "steps", "device", "output", "resume", "sink_size", "checkpoint_every", "keep_checkpoints", "validate_every",
+    "validation_samples", "log_every", "health_every", "profile",
+)  # fmt: skip
+"""Settings of `train` that may change while the run stays the same: they decide when, where and what is looked at."""
+
+
+def run_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
+    """Everything that decides the numbers of a run, as plain JSON."""
+    sections = to_dict(config)
+    order = ("reset_positions", "reset_attention", "order", "permuted_share", "span_length", "shuffle")
+    return {
+        "model": sections["model"],
+        "optimizer": sections["optimizer"],
+        "loss_scale": sections["loss_scale"],
+        "data": {key: sections["data"][key] for key in order},
+        "train": {key: value for key, value in sections["train"].items() if key not in _LOOP_ONLY},
+        "text": {"fingerprint": data_fingerprint},
+    }
+
+
+def output_directory(config: Config, identity: Mapping[str, Any], runs: Path) -> Path:
+    """`train.output`, or runs/<name>-<fingerprint> where it is auto: a changed configuration is a new run."""
+    if config.train.output != "auto":
+        return Path(config.train.output)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return runs / f"{config.name}-{digest[:8]}"
+
+
+def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Compare the identity that a checkpoint carries with the present one.
+
+    Raises:
+        PanguError: one line with the first setting that differs.
+    """
+    for section, values in here.items():
+        for key, value in values.items():
+            found = there.get(section, {}).get(key)
+            if found != value:
+                what = "other text or another vocabulary" if section == "text" else (
+                    f"{section}.{key} {found!r}, and {value!r} is asked for now"
+                )
+                raise PanguError(
+                    f"{directory} holds a run with {what}; give this run another train.output "
+                    "(train.output=auto names it by its settings), or go back to those settings"
+                )

@@ -1,0 +1,34 @@
+"""Dataset sink mode: several steps a call, fed by the device's own queue (Ascend and GPU)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from pangu_alpha.errors import PanguError
+from pangu_alpha.train.step import TrainStep, read_metrics
+
+
+class SinkFeed:
+    """Runs `sink_size` steps a call on batches that never pass through the host's Python.
+
+    The metrics of a call are those of its last step, as in MindSpore's own sink mode.
+
+    Raises:
+        PanguError: the device is a CPU, which has no queue.
+    """
+
+    def __init__(self, step: TrainStep, dataset: Any, sink_size: int, device: str) -> None:
+        if device == "cpu":
+            raise PanguError(
+                f"train.sink_size is {sink_size}, but the CPU has no queue for dataset sink mode; "
+                "train.sink_size=0 feeds every step from the host"
+            )
+        self._run = ms.data_sink(step, dataset, sink_size=sink_size)
+
+    def __call__(self) -> tuple[dict[str, float], np.ndarray]:
+        """Run the steps -> (METRICS by name, gradient norm of each weight float32 [P])."""
+        metrics, norms = self._run()
+        return read_metrics(metrics), norms.asnumpy()

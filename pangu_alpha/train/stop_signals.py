@@ -1,0 +1,37 @@
+"""SIGTERM and SIGINT during training: noted, so that the loop can end with a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class StopSignals:
+    """Within the context a first SIGTERM or SIGINT only sets `received`; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        """Take over both signals."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give both signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        logger.info("%s: the step in hand is finished and a checkpoint is written", self.received)

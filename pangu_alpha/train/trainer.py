@@ -1,0 +1,284 @@
+"""The training loop: from prepared text to a run directory with checkpoints, metrics and pictures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pangu_alpha.checkpoint.load import newest_good_checkpoint
+from pangu_alpha.checkpoint.parameters import fill_parameters, parameter_arrays
+from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock
+from pangu_alpha.checkpoint.save import save_checkpoint
+from pangu_alpha.config import Config
+from pangu_alpha.config_file import format_config
+from pangu_alpha.data.dataset import build_dataset, training_batches, validation_batches
+from pangu_alpha.data.order import Batch
+from pangu_alpha.data.prepare import prepare
+from pangu_alpha.data.prepared import Prepared
+from pangu_alpha.data.sample_order import visited_samples
+from pangu_alpha.errors import PanguError
+from pangu_alpha.files import atomic_write
+from pangu_alpha.model.initial_values import fill_initial_values
+from pangu_alpha.model.numerics import resolve_numerics
+from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
+from pangu_alpha.parallel.context import set_single_device_context
+from pangu_alpha.train.anomalies import NormGuard, SkippedBatches
+from pangu_alpha.train.flops import peak_speed
+from pangu_alpha.train.health_probe import HealthMeter
+from pangu_alpha.train.metrics import StepMetrics
+from pangu_alpha.train.monitor import Monitor
+from pangu_alpha.train.profile import StepProfiler, parse_steps
+from pangu_alpha.train.run_identity import output_directory, require_same_run, run_identity
+from pangu_alpha.train.sink import SinkFeed
+from pangu_alpha.train.step import Stepper
+from pangu_alpha.train.stop_signals import StopSignals
+from pangu_alpha.train.validation import HeldOutScore, Validator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` leaves."""
+
+    run: RunDirectory
+    """Where everything is."""
+    prepared: Prepared
+    """The text."""
+    step: int
+    """Optimizer steps done so far, over all calls."""
+    finished: bool
+    """Whether all `train.steps` are done; False after a signal."""
+    before: HeldOutScore
+    """All held-out text, before the first step."""
+    after: HeldOutScore | None
+    """All held-out text, after the last step."""
+    tokens: int
+    """Tokens trained on so far, over all calls."""
+    seconds: float
+    """Time that the steps took so far, over all calls."""
+
+
+def train(config: Config, runs: Path = RUNS) -> TrainResult:
+    """Prepare the text, train, and leave a run directory; continues where an earlier call of the same run stopped.
+
+    Args:
+        config: the whole run.
+        runs: where prepared text lies, and runs whose `train.output` is auto.
+
+    Raises:
+        PanguError: one line on text, settings, disk, a loss that is no number, or a directory of another run.
+    """
+    prepared = prepare(config, runs / "prepared")
+    device = set_single_device_context(config.train.device)
+    identity = run_identity(config, prepared.fingerprint)
+    run = RunDirectory(output_directory(config, identity, runs))
+    with RunLock(run.path):
+        trainer = Trainer(config, prepared, run, identity, device)
+        trainer.restore_or_begin()
+        return trainer.finish_training()
+
+
+class Trainer:
+    """One run of one process, between its checkpoints."""
+
+    def __init__(
+        self, config: Config, prepared: Prepared, run: RunDirectory, identity: dict[str, Any], device: str
+    ) -> None:
+        self.config, self.prepared, self.run, self.identity, self.device = config, prepared, run, identity, device
+        numerics = resolve_numerics(config.model, device)
+        self.model = PanguAlphaModel(config.model, numerics)
+        self.stepper = Stepper(PanguAlphaLoss(self.model, config.model.vocab_size), config, numerics)
+        self.validator = Validator(self.model, config.model)
+        self.guard = NormGuard(config.train.skip_norm_factor)
+        self.step, self.seconds = 0, 0.0
+        self.scores: dict[str, HeldOutScore] = {}
+
+    # -- where a run begins ------------------------------------------------------------------------------------------
+
+    def restore_or_begin(self) -> None:
+        """Take up the newest good checkpoint of the run directory, or give the weights their initial values."""
+        checkpoint, _ = newest_good_checkpoint(self.run.checkpoints)
+        if checkpoint is None:
+            fill_initial_values(self.model, self.config.model, self.config.train.seed)
+            self._write_run_files()
+            return
+        if self.config.train.resume == "never":
+            raise PanguError(
+                f"train.resume is never, but {self.run.path} already holds checkpoints; remove it or give another "
+                "train.output"
+            )
+        state = checkpoint.train_state
+        require_same_run(self.run.path, state["identity"], self.identity)
+        fill_parameters(self.stepper.step.state_parameters(), checkpoint, self.config)
+        self.guard.from_state(state["norm_guard"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
+        logger.info("%s: %s step %d of %d", self.run.path,
+                    "finished at" if self.step >= self.config.train.steps else "continuing after",
+                    self.step, self.config.train.steps)
+        if self.step < self.config.train.steps:
+            self.scores.pop("after", None)  # an earlier call had fewer steps to do
+
+    def _write_run_files(self) -> None:
+        self.run.tokenizer.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.run.tokenizer) as file:
+            file.write(self.prepared.tokenizer_path.read_bytes())
+        with atomic_write(self.run.path / "config.yaml", "w") as file:
+            file.write(format_config(self.config))
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def finish_training(self) -> TrainResult:
+        """Run the steps that are left; a signal ends the loop after the step in hand."""
+        settings = self.config.train
+        if "before" not in self.scores:
+            self.scores["before"] = self._held_out_score()
+        if self.step < settings.steps:
+            peak = peak_speed(self.device)
+            monitor = Monitor(self.config, self.run.path, peak=peak, resume_step=self.step)
+            with monitor, StopSignals() as stop:
+                if self.step == 0:
+                    self._show(monitor, self.scores["before"])
+                self._loop(monitor, stop)
+        elif "after" not in self.scores:  # fewer steps are asked for than an earlier, unfinished call has done
+            self.scores["after"] = self._held_out_score()
+        return TrainResult(
+            self.run, self.prepared, self.step, self.step >= settings.steps, self.scores["before"],
+            self.scores.get("after"), self.step * settings.batch_size * self.config.model.seq_length, self.seconds,
+        )  # fmt: skip
+
+    def _loop(self, monitor: Monitor, stop: StopSignals) -> None:
+        settings = self.config.train
+        observers = _Observers(self, monitor)
+        try:
+            for batch in self._feed():
+                metrics = observers.run_step(batch)
+                monitor.on_step(metrics)
+                observers.note_skipped(metrics)
+                last = self.step >= settings.steps
+                if last:
+                    self.scores["after"] = self._held_out_score()
+                    self._show(monitor, self.scores["after"])
+                elif settings.validate_every and self.step % settings.validate_every == 0:
+                    self._show(monitor, self._held_out_score(settings.validation_samples))
+                if last or stop.received or self.step % settings.checkpoint_every == 0:
+                    monitor.on_checkpoint(self.save())
+                if stop.received:
+                    logger.info("stopped after step %d; the same command continues", self.step)
+                    return
+        finally:
+            observers.close()
+
+    def _feed(self) -> Iterator[Batch | SinkFeed]:
+        """What each call of a step is given: batches, or in sink mode the queue that holds them."""
+        settings = self.config.train
+        first, left = self.step * settings.batch_size, settings.steps - self.step
+        if not settings.sink_size:
+            yield from training_batches(self.prepared.train, self.config, settings.batch_size, first, left)
+            return
+        dataset = build_dataset(self.prepared.train, self.config, settings.batch_size, first, left)
+        feed = SinkFeed(self.stepper.step, dataset, settings.sink_size, self.device)
+        for _ in range(left // settings.sink_size):
+            yield feed
+
+    def _show(self, monitor: Monitor, score: HeldOutScore) -> None:
+        if score.tokens:
+            monitor.on_validation(self.step, score.loss)
+
+    def _held_out_score(self, samples: int | None = None) -> HeldOutScore:
+        size = self.config.train.batch_size // self.config.train.micro_batches
+        return self.validator(validation_batches(self.prepared.valid, self.config, size, samples))
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment."""
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "samples": self.step * self.config.train.batch_size,
+            "epoch": self.step * self.config.train.batch_size // self.prepared.train_samples,
+            "norm_guard": self.guard.to_state(),
+            "held_out": {name: {"nats": s.nats, "tokens": s.tokens} for name, s in self.scores.items()},
+            "identity": self.identity,
+        }
+        return save_checkpoint(
+            self.run.checkpoints, self.step, parameter_arrays(self.stepper.step.state_parameters()), state, self.config,
+            self.prepared.tokenizer_sha256, keep=self.config.train.keep_checkpoints,
+        )  # fmt: skip
+
+    def samples_of(self, step: int) -> tuple[int, np.ndarray]:
+        """Epoch and sample indices of the batch of a step (counted from 1), to find or replay it."""
+        size = self.config.train.batch_size
+        positions = np.arange((step - 1) * size, step * size, dtype=np.int64)
+        epochs, samples = visited_samples(
+            positions, self.prepared.train_samples, self.config.train.seed, self.config.data.shuffle
+        )
+        return int(epochs[0]), samples
+
+
+class _Observers:
+    """What looks at single steps: their time, health, profile, and gradients that are far off."""
+
+    def __init__(self, trainer: Trainer, monitor: Monitor) -> None:
+        self.trainer, self.monitor = trainer, monitor
+        settings = trainer.config.train
+        self.skipped = SkippedBatches(trainer.run.path, trainer.step)
+        self.profiler: StepProfiler | None = None
+        if settings.profile:
+            first, last = parse_steps(settings.profile)
+            self.profiler = StepProfiler(first, last, trainer.run.path / "profile", trainer.device)
+        self.health: HealthMeter | None = None
+        if settings.health_every and not settings.sink_size:  # in sink mode the host never sees a batch
+            step = trainer.stepper.step
+            self.health = HealthMeter(trainer.model, list(step.weights), step.optimizer)
+        self._clock = time.perf_counter()
+        self._limit = float("inf")
+
+    def run_step(self, batch: Batch | SinkFeed) -> StepMetrics:
+        """One call of the step cell, measured."""
+        trainer, settings = self.trainer, self.trainer.config.train
+        taken = settings.sink_size or 1
+        step = trainer.step + taken
+        self._limit = trainer.guard.limit
+        if settings.skip_norm_factor:
+            trainer.stepper.set_norm_limit(self._limit)
+        health = self.health if self.health and step % settings.health_every == 0 else None
+        if health:
+            health.before()
+        if self.profiler:
+            self.profiler.before_step(step)
+        started = time.perf_counter()
+        values, norms = batch() if isinstance(batch, SinkFeed) else trainer.stepper(batch)
+        seconds = time.perf_counter() - started
+        if self.profiler:
+            self.profiler.after_step(step)
+        trainer.step, trainer.seconds = step, trainer.seconds + seconds
+        if health and not isinstance(batch, SinkFeed):
+            share = values["learning_rate"] / trainer.config.optimizer.learning_rate
+            self.monitor.on_health(health.after(step, norms, batch, share))
+        epoch = (step - 1) * settings.batch_size // trainer.prepared.train_samples
+        tokens = settings.batch_size * trainer.config.model.seq_length
+        return StepMetrics(
+            step, values["loss"], values["learning_rate"], values["gradient_norm"], values["loss_scale"],
+            bool(values["applied"]), seconds / taken, tokens, epoch,
+        )  # fmt: skip
+
+    def note_skipped(self, metrics: StepMetrics) -> None:
+        """Tell the guard of the step's norm, and list the batch if it was skipped for it."""
+        skipped = not metrics.applied and np.isfinite(metrics.gradient_norm)
+        if skipped:
+            epoch, samples = self.trainer.samples_of(metrics.step)
+            self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
+        self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped))
+
+    def close(self) -> None:
+        """Close files and profiler."""
+        self.skipped.close()
+        if self.profiler:
+            self.profiler.close()
