@@ -1,7 +1,7 @@
 """What a checkpoint is on disk, on one page.
 
     checkpoints/step_00000200/
-        rank_0000.safetensors     the tensors that rank 0 owns: weights, moments (adam_m.<name>, adam_v.<name>), counters
+        rank_0000.safetensors     what rank 0 owns: weights, moments (adam_m.<name>, adam_v.<name>), counters
         manifest.json             everything else, written last: a directory without it is no checkpoint
 
 `manifest.json` holds its format number, the layout, an entry a file (bytes, SHA-256), an entry a tensor (file, full

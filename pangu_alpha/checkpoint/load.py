@@ -42,7 +42,9 @@ class Checkpoint:
             except OSError as error:
                 raise DamagedCheckpointError(f"{path} is missing or unreadable: {error.strerror}") from None
             if size != file.bytes:
-                raise DamagedCheckpointError(f"{path} has {size} bytes; {file.bytes} were written: it was cut or changed")
+                raise DamagedCheckpointError(
+                    f"{path} has {size} bytes; {file.bytes} were written: it was cut or changed"
+                )
 
     @property
     def step(self) -> int:
@@ -100,7 +102,7 @@ class Checkpoint:
                 f"{entry.dtype} {list(entry.stored_shape)} was written"
             )
         if entry.name not in self._verified:
-            if hashlib.sha256(memoryview(array.reshape(-1).view(np.uint8))).hexdigest() != entry.sha256:
+            if hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest() != entry.sha256:
                 raise DamagedCheckpointError(f"{path} is damaged: tensor {entry.name} differs from its checksum")
             self._verified.add(entry.name)
         return array
@@ -158,7 +160,7 @@ def is_inference_tensor(name: str) -> bool:
 
 
 def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Complete checkpoints in a run's directory of checkpoints, the newest (highest step) first; empty if it is none."""
+    """Complete checkpoints in a run's directory of checkpoints, the newest (highest step) first."""
     if not checkpoints.is_dir():
         return []
     found = [path for path in checkpoints.iterdir() if step_of(path.name) is not None and (path / MANIFEST).exists()]

@@ -109,7 +109,7 @@ def find_checkpoint(
     if inner is not None:
         return _newest(inner.checkpoints, wanted)
     raise PanguError(
-        f"{path} is neither a run (it has no checkpoints/) nor a checkpoint (it has no {MANIFEST}){_nearest(path, runs)}"
+        f"{path} is neither a run (no checkpoints/ in it) nor a checkpoint (no {MANIFEST} in it){_nearest(path, runs)}"
     )
 
 
@@ -130,11 +130,13 @@ def find_tokenizer(checkpoint: Checkpoint) -> Path:
             raise storage_error(error, place, "read") from None
         if digest != checkpoint.manifest.tokenizer_sha256:
             raise PanguError(
-                f"{place}: SHA-256 {digest[:12]}… is not that of the vocabulary that {checkpoint.directory} was trained "
-                f"with ({checkpoint.manifest.tokenizer_sha256[:12]}…); put the right file there"
+                f"{place}: SHA-256 {digest[:12]}… is not that of the vocabulary that {checkpoint.directory} was "
+                f"trained with ({checkpoint.manifest.tokenizer_sha256[:12]}…); put the right file there"
             )
         return place
-    raise PanguError(f"{checkpoint.directory}: its vocabulary is missing; put vocab.model at {places[0]} or {places[1]}")
+    raise PanguError(
+        f"{checkpoint.directory}: its vocabulary is missing; put vocab.model at {places[0]} or {places[1]}"
+    )
 
 
 def _newest(checkpoints: Path, wanted: Callable[[str], bool]) -> Checkpoint:

@@ -151,7 +151,7 @@ def _write_tensors(
     entries = []
     for name, array in ordered:
         tensor_hash = hashlib.sha256()
-        values = memoryview(_little_endian(array).reshape(-1).view(np.uint8))
+        values = _little_endian(array).reshape(-1).view(np.uint8).data
         for start in range(0, len(values), _CHUNK):
             chunk = values[start : start + _CHUNK]
             tensor_hash.update(chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -47,15 +48,25 @@ def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Rows of text as aligned columns under `header`; the columns numbered in `right` lean to the right."""
     lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    widths = [max(display_width(line[column]) for line in lines) for column in range(len(header))]
     ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
+            _padding(cell, width) + cell if column in right else cell + _padding(cell, width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in ruled
     )
+
+
+def display_width(text: str) -> int:
+    """Columns that `text` takes on a terminal: two for a Chinese character, none for a combining one."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def _padding(cell: str, width: int) -> str:
+    return " " * (width - display_width(cell))
 
 
 def _indent(text: str) -> str:

@@ -8,7 +8,7 @@ cache.  A step sees the slots up to its own.  Everything is computed by the mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import mindspore as ms
@@ -19,6 +19,7 @@ from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.block import Block
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaModel
+from pangu_alpha.parallel.context import interruptible
 
 _CALL_SIZES = (1, 4, 16, 64, 256, 1024)
 """Numbers of tokens that one call may feed; each is compiled when it is first needed."""
@@ -29,8 +30,11 @@ class Decoder(Protocol):
 
     capacity: int
     """Most tokens that can be fed."""
-    length: int
-    """Tokens fed so far."""
+
+    @property
+    def length(self) -> int:
+        """Tokens fed so far."""
+        ...
 
     def feed(self, tokens: Sequence[int], positions: Sequence[int], query_position: int) -> np.ndarray:
         """Feed one or more tokens, each with its own position, and ask once they have all entered.
@@ -43,6 +47,13 @@ class Decoder(Protocol):
     def rewind(self, length: int) -> None:
         """Forget all but the first `length` tokens fed."""
         ...
+
+
+def run_graph(cell: nn.Cell, arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """Arrays in, the cell's result out; Ctrl-C raises KeyboardInterrupt when the graph has ended."""
+    with interruptible():
+        result: np.ndarray = cell(*(Tensor(array) for array in arrays)).asnumpy()
+    return result
 
 
 class LayerCache(nn.Cell):
@@ -90,9 +101,7 @@ class CachedStep(nn.Cell):
         query = attention.split_heads(attention.query(normed), batch)
         return block.add_attended(hidden, attention.attend(query, keys, values, mask))
 
-    def ask(
-        self, hidden: Tensor, rows: Tensor, query_positions: Tensor, places: Tensor, slots: Tensor
-    ) -> Tensor:
+    def ask(self, hidden: Tensor, rows: Tensor, query_positions: Tensor, places: Tensor, slots: Tensor) -> Tensor:
         """The query layer: every new token enters its cache, but only `rows` ask.  [B*T, H] -> [B, H]."""
         batch = slots.shape[0]
         layer = self.model.query_layer
@@ -172,8 +181,7 @@ class CachedDecoder:
         places[..., 2] = slots
         rows = np.array([len(tokens) - 1], np.int32)
         asked = np.array([[query_position]], np.int32)
-        inputs = (padded[0], padded[1], slots, places, rows, asked)
-        logits: np.ndarray = self._step(*(Tensor(array) for array in inputs)).asnumpy()
+        logits = run_graph(self._step, (padded[0], padded[1], slots, places, rows, asked))
         return logits[0].astype(np.float32)
 
     def rewind(self, length: int) -> None:
@@ -205,7 +213,7 @@ class FullDecoder:
         arrays = np.zeros((4, 1, self.capacity), np.int32)  # tokens, positions, query positions, segments
         arrays[0, 0, : self.length], arrays[1, 0, : self.length] = self._tokens, self._positions
         arrays[2, 0, self.length - 1] = query_position
-        logits: np.ndarray = self._model(*(Tensor(array) for array in arrays)).asnumpy()
+        logits = run_graph(self._model, arrays)
         return logits[self.length - 1].astype(np.float32)
 
     def rewind(self, length: int) -> None:
@@ -216,7 +224,9 @@ class FullDecoder:
 
 def _check_room(decoder: CachedDecoder | FullDecoder, tokens: Sequence[int], positions: Sequence[int]) -> None:
     if not tokens or len(tokens) != len(positions):
-        raise ValueError(f"{len(tokens)} tokens with {len(positions)} positions: give one position a token, at least one")
+        raise ValueError(
+            f"{len(tokens)} tokens with {len(positions)} positions: give one position a token, at least one"
+        )
     if decoder.length + len(tokens) > decoder.capacity:
         raise ValueError(f"{decoder.length} + {len(tokens)} tokens exceed the capacity of {decoder.capacity}")
 

@@ -118,7 +118,7 @@ def infill(
         raise UsageError(f"{number} candidates from {width} open ones were asked for; both must be at least 1")
     encoded = [tokenizer.encode(part) for part in parts]
     if not encoded[0]:
-        raise UsageError(f"the text begins with {MASK_TEXT}; a text's first token must be known: write it before the mask")
+        raise UsageError(f"the text begins with {MASK_TEXT}; its first token must be known: write it before the mask")
     repeats = list(lengths) if len(parts) == 2 else [1]
     if len(parts) > 2 and lengths[0] != 1:
         raise UsageError(f"with several {MASK_TEXT} each stands for one token; repeat {MASK_TEXT} for more")
@@ -132,9 +132,7 @@ def infill(
         beam = _fill(decoder, masked, logits, tokenizer.vocab_size, max(width, number))
         filled += [(tokens, score, right) for tokens, score in beam]
     total = float(np.logaddexp.reduce(evidence))
-    fillings = [
-        _describe(tokenizer, parts, groups, tokens, score, right - total) for tokens, score, right in filled
-    ]
+    fillings = [_describe(tokenizer, parts, groups, tokens, score, right - total) for tokens, score, right in filled]
     return sorted(fillings, key=lambda filling: (-filling.log_score, filling.tokens))[:number]
 
 
@@ -151,9 +149,9 @@ def _mask_groups(parts: list[str]) -> list[int]:
 
 def _join(encoded: list[list[int]], repeat: int) -> _Masked:
     """Parts with `repeat` masks between two of them."""
-    ids: list[int | None] = list(encoded[0])
+    ids: list[int | None] = [*encoded[0]]
     for part in encoded[1:]:
-        ids += [None] * repeat + part
+        ids += [*[None] * repeat, *part]
     return _Masked(tuple(ids))
 
 
@@ -172,7 +170,9 @@ def _cut_to_view(encoded: list[list[int]], repeat: int, capacity: int) -> list[l
     left_kept = room - right_kept
     logger.warning(
         "the text has %d tokens; the %d before the first mask and the %d after the last one that are nearest are used",
-        len(left) + between + len(right), left_kept, right_kept,
+        len(left) + between + len(right),
+        left_kept,
+        right_kept,
     )
     return [left[-left_kept:], *encoded[1:-1], right[:right_kept]]
 

@@ -17,7 +17,7 @@ from pangu_alpha.config import Config
 from pangu_alpha.data.order import arrange_sequentially
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import UsageError
-from pangu_alpha.inference.cache import CachedDecoder, Decoder, FullDecoder
+from pangu_alpha.inference.cache import CachedDecoder, Decoder, FullDecoder, run_graph
 from pangu_alpha.inference.generator import GenerationOptions, TextStream, TokenStream
 from pangu_alpha.inference.infill import Filling, infill
 from pangu_alpha.inference.sampling import Sampling
@@ -132,7 +132,7 @@ class PanguAlpha:
         batch, seq = arrays[0].shape
         result = np.empty((batch, seq, config.vocab_size), np.float32)
         for start, padded in self._batches(arrays):
-            logits = self._model(*(Tensor(array) for array in padded)).asnumpy()
+            logits = run_graph(self._model, padded)
             logits = logits.reshape(padded.shape[1], config.seq_length, config.vocab_size)
             result[start : start + padded.shape[1]] = logits[: batch - start, :seq]
         return result
@@ -147,7 +147,7 @@ class PanguAlpha:
         """int32 [4, batch, seq], every value within its table."""
         config = self.config.model
         first = _integers("tokens", tokens, None, config.vocab_size)
-        batch, seq = first.shape
+        seq = first.shape[1]
         if seq > config.seq_length:
             raise UsageError(f"tokens has {seq} steps; the model sees at most {config.seq_length}")
         if positions is None:
@@ -269,7 +269,7 @@ class PanguAlpha:
         windows, counted = score_windows(ids, self.config)
         total = 0.0
         for start, padded in self._batches(windows):
-            losses = self._scorer(*(Tensor(array) for array in padded)).asnumpy()
+            losses = run_graph(self._scorer, padded)
             losses = losses.reshape(padded.shape[1], -1)[: len(counted) - start, : counted.shape[1]]
             total -= float(losses[counted[start : start + padded.shape[1]]].sum(dtype=np.float64))
         return TextScore(total, len(ids), len(text))

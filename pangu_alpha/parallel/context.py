@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 import mindspore as ms
 
@@ -30,10 +35,40 @@ def set_single_device_context(device: str = "auto") -> str:
     try:
         ms.set_device(target)
     except (RuntimeError, ValueError) as error:
-        offered = re.search(r"only supports one of the (\[.*?\])", str(error))
-        reason = f"this MindSpore supports {offered[1].lower()}" if offered else str(error).split("\n", 1)[0]
-        raise PanguError(f"device {device} cannot be used: {reason}; take one of these, or auto") from None
+        # Once something was computed the device can't be set any more, not even to what it is.
+        if ms.get_context("device_target") != target:
+            offered = re.search(r"only supports one of the (\[.*?\])", str(error))
+            reason = f"this MindSpore supports {offered[1].lower()}" if offered else str(error).split("\n", 1)[0]
+            raise PanguError(f"device {device} cannot be used: {reason}; take one of these, or auto") from None
     finally:
         logging.disable(logging.NOTSET)
     ms.set_context(mode=ms.GRAPH_MODE)
     return target.lower()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt once the graph that runs inside has ended.
+
+    MindSpore takes SIGINT over whenever a graph runs, never gives it back, and answers it by sending SIGTERM to its own
+    process, which ends it (a notebook's kernel, too).  So SIGTERM raises KeyboardInterrupt inside, and Python's handler
+    of SIGINT stands again afterwards.  A handler of SIGTERM that is already there is left alone: it gets the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers belong to the main thread
+        return
+    outer = signal.getsignal(signal.SIGTERM)
+    if outer is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        python_handler = signal.getsignal(signal.SIGINT)
+        if python_handler is not None:  # None: set by another library before MindSpore
+            signal.signal(signal.SIGINT, python_handler)
+        if outer is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, outer)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what a handler is called with)
+    raise KeyboardInterrupt

@@ -170,9 +170,7 @@ def test_the_lock_clears_what_a_killed_process_left(tmp_path: Path) -> None:
     without_manifest.mkdir()
     (checkpoints / "notes.txt").write_text("mine")
     with RunLock(tmp_path / "a"):
-        assert sorted(path.name for path in checkpoints.iterdir()) == [
-            "notes.txt", "step_00000100", "step_00000200"
-        ]
+        assert sorted(path.name for path in checkpoints.iterdir()) == ["notes.txt", "step_00000100", "step_00000200"]
     assert [path.name for path in list_checkpoints(checkpoints)] == ["step_00000200", "step_00000100"]
     assert newest_good_checkpoint(checkpoints)[0].step == 200
 

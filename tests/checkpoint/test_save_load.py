@@ -391,9 +391,21 @@ def test_shapes_that_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "model", "words"),
     [
-        ({"word_table": (60, 8)}, {"vocab_size": 60}, ["word_table", "[50, 8]", "[60, 8]", "model.vocab_size is 50 there and 60 here"]),
-        ({"query_table": (16, 8)}, {"num_layers": 3}, ["query_table", "[16, 8]", "missing there", "model.num_layers is 2 there and 3 here"]),
-        ({"half": None}, {"query_layer": False}, ["half", "[3, 5]", "no place", "model.query_layer is True there and False here"]),
+        (
+            {"word_table": (60, 8)},
+            {"vocab_size": 60},
+            ["word_table", "[50, 8]", "[60, 8]", "model.vocab_size is 50 there and 60 here"],
+        ),
+        (
+            {"query_table": (16, 8)},
+            {"num_layers": 3},
+            ["query_table", "[16, 8]", "missing there", "model.num_layers is 2 there and 3 here"],
+        ),
+        (
+            {"half": None},
+            {"query_layer": False},
+            ["half", "[3, 5]", "no place", "model.query_layer is True there and False here"],
+        ),
         ({"word_table": (50, 9)}, {}, ["word_table", "no key"]),
     ],
 )

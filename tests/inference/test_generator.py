@@ -80,9 +80,7 @@ def test_a_long_prompt_keeps_its_end(caplog: pytest.LogCaptureFixture) -> None:
     assert "12 tokens; the last 5 are used" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("length", "new", "kept"), [(8, 100, 8), (9, 1, 7), (9, 3, 5), (9, 100, 4), (3, 100, 3)]
-)
+@pytest.mark.parametrize(("length", "new", "kept"), [(8, 100, 8), (9, 1, 7), (9, 3, 5), (9, 100, 4), (3, 100, 3)])
 def test_kept_of_prompt(length: int, new: int, kept: int) -> None:
     assert kept_of_prompt(length, 8, new) == kept
 

@@ -111,7 +111,14 @@ def test_uniform_is_a_function_of_seed_and_index() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"temperature": -0.1}, {"temperature": math.inf}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}],
+    [
+        {"temperature": -0.1},
+        {"temperature": math.inf},
+        {"temperature": math.nan},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+    ],
 )
 def test_impossible_settings_are_refused(arguments) -> None:
     with pytest.raises(UsageError, match=next(iter(arguments))):

@@ -1,0 +1,177 @@
+"""The job `generate`: what it prints, what it refuses before MindSpore starts, and how a session at a terminal goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pangu_alpha.cli.main import main
+from pangu_alpha.inference.language_model import PanguAlpha
+from tests.tiny_model import model, run_directory, tokenizer, vocabulary  # noqa: F401
+
+
+@pytest.fixture
+def generate(run_directory: Path, model: PanguAlpha, capsys, monkeypatch):  # noqa: F811
+    """Run the job in this process with a model that is already compiled: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(
+        PanguAlpha, "load", lambda directory, device: model if directory == str(run_directory) else None
+    )
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(logging.getLogger("pangu_alpha"), "handlers", [])  # one that writes to this test's stderr
+        code = main(["generate", "--checkpoint", str(run_directory), *words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_prompt_is_continued(generate, model: PanguAlpha) -> None:  # noqa: F811
+    expected = model.generate("今天", max_new_tokens=20, seed=5, temperature=1.0)
+    words = ("今天", "--max-new-tokens", "20", "--seed", "5", "--temperature", "1")
+    for more in ((), ("--no-cache",)):
+        code, out, _ = generate(*words, *more)
+        assert (code, out) == (0, f"今天{expected}\n")
+
+
+def test_the_drawn_seed_is_told(generate) -> None:
+    _, out, err = generate("今天", "--temperature", "1")
+    assert generate("今天", "--temperature", "1", "--seed", err.split("seed ")[1].split()[0])[1] == out
+
+
+def test_greedy_and_stop(generate, model: PanguAlpha) -> None:  # noqa: F811
+    text = model.generate("今天", max_new_tokens=20, temperature=0)
+    _, out, _ = generate("今天", "--greedy", "--max-new-tokens", "20")
+    assert out == f"今天{text}\n"
+    _, out, _ = generate("今天", "--greedy", "--max-new-tokens", "20", "--stop", text[3])
+    assert out == f"今天{text[: text.index(text[3])]}\n"
+
+
+def test_a_file_is_continued(generate, tmp_path: Path) -> None:
+    file = tmp_path / "beginning.txt"
+    file.write_bytes("\ufeff今天是\n一个\n".encode())
+    code, out, _ = generate("--file", str(file), "--greedy", "--max-new-tokens", "3")
+    assert code == 0
+    assert out.startswith("今天是\n一个")
+    assert out == "今天是\n一个" + generate("今天是\n一个", "--greedy", "--max-new-tokens", "3")[1][6:]
+
+
+def test_masks_are_filled_in_a_table(generate, model: PanguAlpha) -> None:  # noqa: F811
+    code, out, _ = generate("--infill", "今天是[MASK]天气", "--candidates", "3")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0].split() == ["rank", "probability", "mean", "a", "token", "tokens", "fill", "text"]
+    for line, filling in zip(lines[2:], model.infill("今天是[MASK]天气", number=3), strict=True):
+        assert line.endswith(f"  {filling.text}")
+        assert f"{filling.probability:.4f}" in line
+    _, out, _ = generate("--infill", "今天是[MASK]天气", "--length", "1..2")
+    assert "among lengths 1 to 2" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["今天", "--infill", "今[MASK]"], 2, "prompt and infill were given"),
+        (["--length", "2", "今天"], 2, "--length belongs to --infill"),
+        (["--infill", "今天"], 2, "[MASK]"),
+        (["--infill", "今天[MASK]", "--length", "4-1"], 2, "1..4"),
+        (["今天", "--top-p", "0"], 2, "top_p is 0.0"),
+        (["今天", "--max-new-tokens", "0"], 2, "--max-new-tokens is 0"),
+        (["今天", "--max-new-tokens", "x"], 2, "--max-new-tokens"),
+        (["今天", "--temperature", "-1"], 2, "temperature is -1.0"),
+        (["今天", "--stop", ""], 2, "stop"),
+        (["--file", "no-such-file"], 1, "cannot read no-such-file"),
+        (["--file", "gbk.txt"], 1, "iconv -f gbk -t utf-8"),
+        (["--file", "empty.txt"], 1, "holds no text"),
+        (["今天", "--checkpoint", "nowhere"], 1, "no such directory"),
+        (["今天"], 1, "run_train.sh"),
+    ],
+)
+def test_bad_use_is_one_line(tmp_path: Path, monkeypatch, capsys, words, code: int, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.getLogger("pangu_alpha"), "handlers", [])
+    Path("gbk.txt").write_bytes(("今天是一个好天气，我们去公园。" * 3).encode("gbk"))
+    Path("empty.txt").write_text(" \n")
+    assert main(["generate", *words]) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_piped_prompts_are_continued_line_by_line(run_directory: Path, model: PanguAlpha) -> None:  # noqa: F811
+    words = ["--checkpoint", str(run_directory), "--greedy", "--max-new-tokens", "4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pangu_alpha.cli.main", "generate", *words],
+        input="今天\n\n中国\n".encode(),
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONUTF8": "1"},
+    )
+    expected = [prompt + model.generate(prompt, max_new_tokens=4, temperature=0) for prompt in ("今天", "中国")]
+    assert done.stdout.decode().splitlines() == expected
+
+
+class Terminal:
+    """The job at a terminal of its own."""
+
+    def __init__(self, *words: str) -> None:
+        self.screen, inner = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pangu_alpha.cli.main", "generate", *words],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUTF8": "1", "TERM": "dumb"},
+        )
+        os.close(inner)
+        self.seen = b""
+
+    def wait_for(self, words: str, seconds: float = 60.0) -> str:
+        """What was shown up to `words`, which are taken off."""
+        end = time.monotonic() + seconds
+        while words.encode() not in self.seen:
+            ready, _, _ = select.select([self.screen], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"{words!r} did not come; seen: {self.seen.decode(errors='replace')}"
+            try:
+                self.seen += os.read(self.screen, 4096)
+            except OSError:
+                raise AssertionError(f"it ended before {words!r}; seen: {self.seen.decode(errors='replace')}") from None
+        before, _, self.seen = self.seen.partition(words.encode())
+        return before.decode()
+
+    def type(self, text: str) -> None:
+        os.write(self.screen, text.encode())
+
+
+def test_a_session_at_a_terminal(run_directory: Path) -> None:  # noqa: F811
+    # Context 32 and no end token at this temperature: the text goes on until it is stopped.
+    terminal = Terminal(
+        "--checkpoint", str(run_directory), "--max-new-tokens", "1000000", "--temperature", "1", "--no-cache"
+    )
+    try:
+        for _ in range(2):
+            terminal.wait_for("› ")
+            terminal.type("今天\n")
+            terminal.wait_for("今天\r\n")
+            time.sleep(2.5)
+            terminal.process.send_signal(signal.SIGINT)
+        assert "�" not in terminal.wait_for("› ")  # no broken character
+        terminal.process.send_signal(signal.SIGINT)  # at the prompt: a new one
+        terminal.wait_for("› ")
+        terminal.type("\x04")
+        assert terminal.process.wait(30) == 0
+        assert b"Traceback" not in terminal.seen
+    finally:
+        terminal.process.kill()
+        os.close(terminal.screen)
