@@ -24,6 +24,7 @@ from pangu_alpha.data.prepare import prepare
 from pangu_alpha.data.prepared import HELD_OUT, TRAINING, Prepared, load_prepared
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import PanguError, UsageError
+from tests.data.conftest import some_documents
 
 MakeConfig = Callable[..., Config]
 
@@ -249,3 +250,30 @@ def test_records_that_do_not_fit(make_config: MakeConfig, records: Path, text_fi
     with pytest.raises(PanguError, match=r"^cannot read .*first_00000\.mindrecord as MindRecord"):
         prepare(make_config(first), root)
     assert len(list(root.iterdir())) == 1
+
+
+def test_a_trained_vocabulary_serves_every_packing(make_config: MakeConfig, text_file: Path, tmp_path: Path) -> None:
+    """It is trained on the training side alone, and only once for one text."""
+    root = tmp_path / "prepared"
+    training = TokenizerConfig("train")
+    config = replace(make_config(text_file, held_out_share=0.1, vocab_size=70), tokenizer=training)
+    first = prepare(config, root)
+    (vocabulary,) = root.glob("vocabulary-*")
+    made = (vocabulary / "vocab.model").stat().st_mtime_ns
+    other = prepare(replace(config, model=replace(config.model, seq_length=8)), root)
+    assert other.tokenizer_sha256 == first.tokenizer_sha256 and other.fingerprint != first.fingerprint
+    assert [path.stat().st_mtime_ns for path in root.glob("vocabulary-*/vocab.model")] == [made]
+    assert Tokenizer.load(first.tokenizer_path).vocab_size == 70
+    fewer = TokenizerConfig("train", train_characters=1000)
+    assert prepare(replace(config, tokenizer=fewer), root).fingerprint != first.fingerprint
+    assert len(list(root.glob("vocabulary-*"))) == 2
+
+
+def test_the_vocabulary_never_sees_held_out_text(make_config: MakeConfig, tmp_path: Path) -> None:
+    """A character that only held-out documents have is unknown to it."""
+    rare = next(f"今天是好天气囧{number}" for number in range(1000) if is_held_out(f"今天是好天气囧{number}", 0.1))
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join([*some_documents(300), rare]), encoding="utf-8")
+    config = replace(make_config(path, held_out_share=0.1, vocab_size=70), tokenizer=TokenizerConfig("train"))
+    tokenizer = Tokenizer.load(prepare(config, tmp_path / "prepared").tokenizer_path)
+    assert tokenizer.decode(tokenizer.encode("天囧气")) == "天⁇气"
