@@ -24,6 +24,9 @@ COMMAND_LINE = "command line"
 DEEPEST_EXTENDS = 3
 """Files that may stand behind each other by `extends`; more than two are hard to follow already."""
 
+DEEPEST_NESTING = 20
+LARGEST_FILE = 2**20
+
 
 @dataclass(frozen=True)
 class LoadedConfig:
@@ -106,6 +109,10 @@ def _read_file(path: Path, chain: tuple[Path, ...]) -> dict[str, _Given]:
 
 def _compose(path: Path) -> yaml.MappingNode:
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UsageError(
+                f"{path}: {path.stat().st_size} bytes are no configuration; at most {LARGEST_FILE} are read"
+            )
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file{_neighbours(path)}") from None
@@ -114,6 +121,7 @@ def _compose(path: Path) -> yaml.MappingNode:
     except ValueError as error:
         raise UsageError(f"{path}: not UTF-8 text ({error}); convert it to UTF-8") from None
     try:
+        _check_depth(path, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -121,13 +129,21 @@ def _compose(path: Path) -> yaml.MappingNode:
         raise UsageError(f"{where}: broken YAML: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise UsageError(f"{path}: broken YAML: {error}") from None
-    except RecursionError:
-        raise UsageError(f"{path}: broken YAML: nested too deeply") from None
     if root is None:
         raise UsageError(f"{path}: nothing is set in it; write at least one key, such as name: {path.stem or 'run'}")
     if not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}: it must hold keys and values; allowed at the top: extends, {_keys_of('')}")
     return root
+
+
+def _check_depth(path: Path, text: str) -> None:
+    """Refuse what the composer, which calls itself for each level, would follow to the end of the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_NESTING:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise UsageError(f"{path}:{line}: broken YAML: nested too deeply")
 
 
 def _neighbours(path: Path) -> str:

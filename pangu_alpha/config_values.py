@@ -105,9 +105,11 @@ def _split_list(text: str, wanted_words: str) -> list[str]:
 
 
 def _compose_or_none(text: str) -> yaml.Node | None:
+    if text.count("[") + text.count("{") > 100:
+        return None  # nothing that a list of words needs, and each level would take a level of the stack
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+    except (yaml.YAMLError, ValueError, OverflowError):
         return None
 
 
