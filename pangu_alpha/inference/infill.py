@@ -11,6 +11,7 @@ means per token.  What can is Bayes' rule with every length equally likely befor
     P(length | left, right)        ~ P(right, at the positions which that length gives it | left)
     P(length, fill | left, right)  = P(length | left, right) * P(fill | left, right, length)
 
+A fill without any text (the bare word border that the vocabulary has) is no candidate, though it keeps its probability.
 Both factors are read off the same order of entry: the first while the right part enters, token by token, the second
 while the masks are filled.  Candidates are ranked by that product, which sums to one over all lengths and fills.
 """
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 MASK_TEXT = "[MASK]"
 """How a text names a masked token."""
+
+_SPARE = 8
+"""Candidates found beyond those asked for, since some may hold no text."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,12 @@ def infill(
         masked = _join(encoded, repeat)
         logits, right = _enter_known(decoder, masked, with_evidence=len(repeats) > 1)
         evidence.append(right)
-        beam = _fill(decoder, masked, logits, tokenizer.vocab_size, max(width, number))
+        beam = _fill(decoder, masked, logits, tokenizer.vocab_size, max(width, number + _SPARE))
         filled += [(tokens, score, right) for tokens, score in beam]
     total = float(np.logaddexp.reduce(evidence))
     fillings = [_describe(tokenizer, parts, groups, tokens, score, right - total) for tokens, score, right in filled]
-    return sorted(fillings, key=lambda filling: (-filling.log_score, filling.tokens))[:number]
+    written = [filling for filling in fillings if all(filling.fills)]
+    return sorted(written, key=lambda filling: (-filling.log_score, filling.tokens))[:number]
 
 
 def _mask_groups(parts: list[str]) -> list[int]:
