@@ -99,7 +99,7 @@ def _is_about(error: OSError, partial: Path, path: Path) -> bool:
     """Whether an error came from writing here; one about a file that the caller read names that file."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # never the fault of a file that was read
-    here = any(name.startswith(str(partial)) or name in (str(path), str(path.parent)) for name in names)
+    here = any(name.startswith(str(partial)) or name in map(str, (path, *path.parents)) for name in names)
     return full or here or not names
 
 

@@ -143,3 +143,10 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
 def test_reasons() -> None:
     assert "read-only" in str(storage_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), "x"))
     assert str(storage_error(OSError(errno.ELOOP, "Too many links"), "x", "read")) == "cannot read x: Too many links"
+
+
+def test_directory_that_cannot_be_made_several_levels_up_is_one_line(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(PanguError, match="cannot write .*a part of its path is a file"), \
+            atomic_write(tmp_path / "taken" / "a" / "b" / "file.txt"):
+        pass
