@@ -145,7 +145,7 @@ def test_reasons() -> None:
     assert str(storage_error(OSError(errno.ELOOP, "Too many links"), "x", "read")) == "cannot read x: Too many links"
 
 
-def test_directory_that_cannot_be_made_several_levels_up_is_one_line(tmp_path):
+def test_directory_that_cannot_be_made_several_levels_up_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(PanguError, match="cannot write .*a part of its path is a file"), \
             atomic_write(tmp_path / "taken" / "a" / "b" / "file.txt"):
