@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from pangu_alpha.config import ModelConfig
@@ -38,3 +40,19 @@ def test_without_the_query_layer_only_its_table_is_gone():
 )
 def test_short_counts(number, text):
     assert short_count(number) == text
+
+
+@pytest.mark.parametrize("query_layer", [True, False])
+def test_the_built_model_has_the_same_tensors(query_layer):
+    from pangu_alpha.model.numerics import resolve_numerics
+    from pangu_alpha.model.pangu_alpha import PanguAlphaModel
+    from pangu_alpha.parallel.context import set_single_device_context
+
+    config = ModelConfig(
+        vocab_size=50, hidden_size=12, num_layers=3, num_heads=2, seq_length=8, query_layer=query_layer
+    )
+    model = PanguAlphaModel(config, resolve_numerics(config, set_single_device_context("cpu")))
+    parts = Counter()
+    for part in model_parts(config):
+        parts[part.shape] += part.count
+    assert Counter(parameter.shape for parameter in model.get_parameters()) == parts
