@@ -49,7 +49,7 @@ def describe(prepared: Prepared, seq_length: int) -> str:
     return "\n".join([
         format_table(header, rows, right=range(2, 8)),
         "",
-        f"held out    {held_out:,} of {prepared.documents:,} documents ({share}), chosen by a hash of their text",
+        f"held out    {held_out:,} of {prepared.documents:,} documents ({share}), chosen by a hash of what they hold",
         f"vocabulary  {prepared.tokenizer_path}",
         f"directory   {prepared.directory}",
     ])
