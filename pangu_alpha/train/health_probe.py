@@ -122,7 +122,7 @@ class HealthMeter:
         self,
         step: int,
         gradient_norms: NDArray[np.float32],
-        batch: Sequence[NDArray[np.int32]],
+        batch: tuple[NDArray[Any], ...],
         learning_rate_share: float = 1.0,
     ) -> HealthSample:
         """The sample of a finished step.
