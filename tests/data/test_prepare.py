@@ -277,3 +277,19 @@ def test_the_vocabulary_never_sees_held_out_text(make_config: MakeConfig, tmp_pa
     config = replace(make_config(path, held_out_share=0.1, vocab_size=70), tokenizer=TokenizerConfig("train"))
     tokenizer = Tokenizer.load(prepare(config, tmp_path / "prepared").tokenizer_path)
     assert tokenizer.decode(tokenizer.encode("天囧气")) == "天⁇气"
+
+
+def test_the_official_vocabulary(make_config: MakeConfig, text_file: Path, tmp_path: Path, shared_data: Path,
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = replace(make_config(text_file, vocab_size=40_000), tokenizer=TokenizerConfig("official"))
+    with pytest.raises(PanguError, match=r"pangu-alpha tokenizer official"):
+        prepare(config, tmp_path / "prepared")
+    assert not (tmp_path / "prepared").exists()
+    place = tmp_path / "cache" / "pangu_alpha" / "official"
+    place.mkdir(parents=True)
+    shutil.copy(shared_data / "tokenizer" / "vocab.model", place)
+    prepared = prepare(config, tmp_path / "prepared")
+    assert prepared.tokenizer_path.read_bytes() == (place / "vocab.model").read_bytes()
+    first = texts_of(stream_of(prepared, TRAINING), Tokenizer.load(prepared.tokenizer_path))[0]
+    assert first in text_file.read_text(encoding="utf-8")
