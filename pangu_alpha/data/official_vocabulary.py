@@ -27,8 +27,10 @@ PACKAGE = "pcl-pangu==1.2.6.2"
 """The package on PyPI that carries it."""
 _MEMBER = "pcl_pangu/tokenizer/bpe_4w_pcl/vocab.model"
 _SECONDS_TO_DOWNLOAD = 600
-_OTHER_WAY = (f"on a machine with a network run `pip download --no-deps {PACKAGE}`, and here "
-              "`pangu-alpha tokenizer official --wheel FILE` with the file that it got")
+_OTHER_WAY = (
+    f"on a machine with a network run `pip download --no-deps {PACKAGE}`, and here "
+    "`pangu-alpha tokenizer official --wheel FILE` with the file that it got"
+)
 
 
 def cached_path() -> Path:
@@ -49,13 +51,16 @@ def official_vocabulary() -> Path:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise PanguError("the official vocabulary is not on this machine yet; fetch it once with "
-                         "`pangu-alpha tokenizer official`, or use one of your own (tokenizer.kind=train)") from None
+        raise PanguError(
+            "the official vocabulary is not on this machine yet; fetch it once with "
+            "`pangu-alpha tokenizer official`, or use one of your own (tokenizer.kind=train)"
+        ) from None
     except OSError as error:
         raise storage_error(error, path, "read") from error
     if hashlib.sha256(content).hexdigest() != OFFICIAL_SHA256:
-        raise PanguError(f"{path}: the file is damaged (wrong sha256); fetch it again with "
-                         "`pangu-alpha tokenizer official`")
+        raise PanguError(
+            f"{path}: the file is damaged (wrong sha256); fetch it again with `pangu-alpha tokenizer official`"
+        )
     return path
 
 
@@ -79,14 +84,29 @@ def fetch_official_vocabulary(wheel: str | Path | None = None) -> Path:
 
 
 def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-               "--disable-pip-version-check", "--no-input", "--dest", str(folder), PACKAGE]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--dest",
+        str(folder),
+        PACKAGE,
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False,
-                              timeout=_SECONDS_TO_DOWNLOAD)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=_SECONDS_TO_DOWNLOAD
+        )
     except subprocess.TimeoutExpired:
-        raise PanguError(f"pip has not got {PACKAGE} within {_SECONDS_TO_DOWNLOAD} s; try again, or {_OTHER_WAY}"
-                         ) from None
+        raise PanguError(
+            f"pip has not got {PACKAGE} within {_SECONDS_TO_DOWNLOAD} s; try again, or {_OTHER_WAY}"
+        ) from None
     except OSError as error:
         raise PanguError(f"pip cannot be started ({error.strerror}); {_OTHER_WAY}") from error
     wheels = sorted(folder.glob("*.whl"))
@@ -111,13 +131,16 @@ def _extract(wheel: Path) -> bytes:
     except KeyError:
         raise PanguError(f"{wheel}: this wheel holds no {_MEMBER}; it must be that of {PACKAGE}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise PanguError(f"{wheel}: this is not a whole wheel ({error}); download it again: "
-                         f"`pip download --no-deps {PACKAGE}`") from error
+        raise PanguError(
+            f"{wheel}: this is not a whole wheel ({error}); download it again: `pip download --no-deps {PACKAGE}`"
+        ) from error
     except OSError as error:
         raise storage_error(error, wheel, "read") from error
     if hashlib.sha256(content).hexdigest() != OFFICIAL_SHA256:
-        raise PanguError(f"{wheel}: the vocabulary inside is not the published one (wrong sha256); "
-                         f"the wheel must be that of {PACKAGE}")
+        raise PanguError(
+            f"{wheel}: the vocabulary inside is not the published one (wrong sha256); "
+            f"the wheel must be that of {PACKAGE}"
+        )
     return content
 
 

@@ -58,9 +58,14 @@ class Segmenter:
         transitions: log probability of a state (second index) after another (first index); only the possible ones.
     """
 
-    def __init__(self, weights: dict[str, float | None], unseen: float,
-                 emissions: dict[str, tuple[float, float, float, float]], start: tuple[float, float, float, float],
-                 transitions: dict[tuple[int, int], float]) -> None:
+    def __init__(
+        self,
+        weights: dict[str, float | None],
+        unseen: float,
+        emissions: dict[str, tuple[float, float, float, float]],
+        start: tuple[float, float, float, float],
+        transitions: dict[tuple[int, int], float],
+    ) -> None:
         self._weights = weights
         self._unseen = unseen
         self._emissions = emissions
@@ -70,10 +75,16 @@ class Segmenter:
         # For a run of two characters known in all states: log probability of the first as Begin and as Single with
         # the step to the second, and emissions of the second as End and as Single; sums in jieba's order.
         to_end, to_single = transitions[_BEGIN, _END], transitions[_SINGLE, _SINGLE]
-        self._pairs = {character: (start[_BEGIN] + seen[_BEGIN] + to_end, start[_SINGLE] + seen[_SINGLE] + to_single,
-                                   seen[_END], seen[_SINGLE])
-                       for character, seen in emissions.items()
-                       if _IMPOSSIBLE not in seen and _CHINESE.fullmatch(character)}
+        self._pairs = {
+            character: (
+                start[_BEGIN] + seen[_BEGIN] + to_end,
+                start[_SINGLE] + seen[_SINGLE] + to_single,
+                seen[_END],
+                seen[_SINGLE],
+            )
+            for character, seen in emissions.items()
+            if _IMPOSSIBLE not in seen and _CHINESE.fullmatch(character)
+        }
 
     def words(self, text: str) -> list[str]:
         """The words of `text`, white space and punctuation included, in order."""
@@ -184,12 +195,14 @@ class Segmenter:
             from_begin, from_middle = begin + begin_middle + as_middle, middle + middle_middle + as_middle
             close_begin, close_middle = begin + begin_end + as_end, middle + middle_end + as_end
             after_end, after_single = end + end_single + as_single, single + single_single + as_single
-            previous.append((
-                _SINGLE if from_single >= from_end else _END,
-                _MIDDLE if from_middle >= from_begin else _BEGIN,
-                _MIDDLE if close_middle >= close_begin else _BEGIN,
-                _SINGLE if after_single >= after_end else _END,
-            ))
+            previous.append(
+                (
+                    _SINGLE if from_single >= from_end else _END,
+                    _MIDDLE if from_middle >= from_begin else _BEGIN,
+                    _MIDDLE if close_middle >= close_begin else _BEGIN,
+                    _SINGLE if after_single >= after_end else _END,
+                )
+            )
             begin = from_single if from_single >= from_end else from_end
             middle = from_middle if from_middle >= from_begin else from_begin
             end = close_middle if close_middle >= close_begin else close_begin
@@ -216,7 +229,7 @@ def _slices(text: str) -> Iterator[str]:
         border = _BORDER.search(text, start + _SLICE)
         if border is None:
             break
-        yield text[start:border.end()]
+        yield text[start : border.end()]
         start = border.end()
     yield text[start:] if start else text
 
@@ -231,17 +244,25 @@ def load_segmenter() -> Segmenter:
     folder = _package_folder()
     try:
         weights, unseen = _read_dictionary(folder / "dict.txt")
-        start, transition, emission = (_literal_of(folder / "finalseg" / f"prob_{name}.py")
-                                       for name in ("start", "trans", "emit"))
+        start, transition, emission = (
+            _literal_of(folder / "finalseg" / f"prob_{name}.py") for name in ("start", "trans", "emit")
+        )
         states = "BMES"
-        emissions = {character: tuple(emission[state].get(character, _IMPOSSIBLE) for state in states)
-                     for character in sorted(set().union(*emission.values()))}
-        transitions = {(states.index(before), states.index(after)): value
-                       for before, row in transition.items() for after, value in row.items()}
+        emissions = {
+            character: tuple(emission[state].get(character, _IMPOSSIBLE) for state in states)
+            for character in sorted(set().union(*emission.values()))
+        }
+        transitions = {
+            (states.index(before), states.index(after)): value
+            for before, row in transition.items()
+            for after, value in row.items()
+        }
         return Segmenter(weights, unseen, emissions, tuple(start[state] for state in states), transitions)
     except (OSError, ValueError, KeyError, AttributeError, SyntaxError) as error:
-        raise PanguError(f"the data of the package jieba in {folder} cannot be read ({error}); mend it with: "
-                         "pip install --force-reinstall jieba==0.42.1") from error
+        raise PanguError(
+            f"the data of the package jieba in {folder} cannot be read ({error}); mend it with: "
+            "pip install --force-reinstall jieba==0.42.1"
+        ) from error
 
 
 def _package_folder() -> Path:
@@ -255,8 +276,11 @@ def _read_dictionary(path: Path) -> tuple[dict[str, float | None], float]:
     """Log probability of each word, None for the beginnings of words; and that of a character that is no word."""
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != _DICTIONARY_SHA256:
-        logger.warning("%s is not that of jieba 0.42.1: ids may differ from those of the published tokenizer; "
-                       "pip install jieba==0.42.1 brings it back", path)
+        logger.warning(
+            "%s is not that of jieba 0.42.1: ids may differ from those of the published tokenizer; "
+            "pip install jieba==0.42.1 brings it back",
+            path,
+        )
     fields = content.decode("utf-8").split()  # word, count, part of speech, and again
     if len(fields) % 3:
         raise ValueError(f"{path.name} is not made of lines with a word, its count and its part of speech")

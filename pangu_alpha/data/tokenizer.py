@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,36 +84,34 @@ class Tokenizer:
         self._pieces = [self._processor.id_to_piece(index) for index in range(self._processor.vocab_size())]
         _check_first_pieces(self._pieces, name)
         self._segmenter: Segmenter = load_segmenter()
-        self._bytes = {index: int(piece[3:5], 16) for index, piece in enumerate(self._pieces)
-                       if self._processor.is_byte(index)}
+        self._bytes = {
+            index: int(piece[3:5], 16) for index, piece in enumerate(self._pieces) if self._processor.is_byte(index)
+        }
         self._texts = [piece.translate(_FROM_PIECES) for piece in self._pieces]
         self._texts[UNKNOWN] = _UNKNOWN_TEXT
         self._texts[1] = self._texts[2] = ""
 
     @classmethod
-    def load(cls, path: str | Path, vocab_size: int | None = None) -> Tokenizer:
+    def load(cls, path: str | Path) -> Tokenizer:
         """The tokenizer of a vocabulary file.
 
         Args:
             path: a sentencepiece model whose first ten pieces are those of the published one.
-            vocab_size: pieces that it must have (model.vocab_size); None takes any number.
 
         Raises:
-            PanguError: the file is missing, is no such model, or has another number of pieces.
+            PanguError: the file is missing, or is no such model.
         """
         path = Path(path)
         try:
             model = path.read_bytes()
         except FileNotFoundError:
-            raise PanguError(f"{path}: there is no such vocabulary file; `pangu-alpha tokenizer official` fetches the "
-                             "published one, `pangu-alpha tokenizer train` makes a new one") from None
+            raise PanguError(
+                f"{path}: there is no such vocabulary file; `pangu-alpha tokenizer official` fetches the "
+                "published one, `pangu-alpha tokenizer train` makes a new one"
+            ) from None
         except OSError as error:
             raise storage_error(error, path, "read") from error
-        tokenizer = cls(model, str(path))
-        if vocab_size is not None and tokenizer.vocab_size != vocab_size:
-            raise PanguError(f"{path}: the vocabulary has {tokenizer.vocab_size} pieces, but model.vocab_size is "
-                             f"{vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or take another vocabulary")
-        return tokenizer
+        return cls(model, str(path))
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes, str]]:
         return type(self), (self._model, self._name)
@@ -135,7 +133,7 @@ class Tokenizer:
 
     def piece(self, index: int) -> str:
         """The piece with this id as the vocabulary spells it, ▁ for the border before a word."""
-        self._check((index,))
+        self._check(index)
         return self._pieces[index]
 
     def encode(self, text: str) -> list[int]:
@@ -174,7 +172,7 @@ class Tokenizer:
             PanguError: an id lies outside the vocabulary.
         """
         decoder = StreamDecoder(self, skip_control)
-        return "".join([decoder.push(index) for index in ids]) + decoder.finish()
+        return "".join(map(decoder.push, ids)) + decoder.finish()
 
     def align(self, text: str) -> list[AlignedPiece]:
         """The pieces of `text` in order, each with the characters that it stands for; dropped characters too."""
@@ -193,8 +191,10 @@ class Tokenizer:
             yield AlignedPiece(None, "", offset, offset + len(word))
             return
         # reached[k]: characters of the pieces (borders aside) that the first k characters of the word make.
-        reached = [len("".join(self._processor.encode(translated[:length], out_type=str)).replace(_WORD_BORDER, ""))
-                   for length in range(len(word) + 1)]
+        reached = [
+            len("".join(self._processor.encode(translated[:length], out_type=str)).replace(_WORD_BORDER, ""))
+            for length in range(len(word) + 1)
+        ]
         made = consumed = 0
         for number, (piece, index) in enumerate(zip(pieces, ids, strict=True)):
             made += len(piece.replace(_WORD_BORDER, ""))
@@ -203,11 +203,11 @@ class Tokenizer:
                 consumed += 1
             yield AlignedPiece(index, piece, offset + start, offset + consumed)
 
-    def _check(self, ids: Sequence[int]) -> None:
-        for index in ids:
-            if not 0 <= index < len(self._pieces):
-                raise PanguError(f"{self._name}: there is no piece with id {index}; ids run from 0 to "
-                                 f"{len(self._pieces) - 1}")
+    def _check(self, index: int) -> None:
+        if not 0 <= index < len(self._pieces):
+            raise PanguError(
+                f"{self._name}: there is no piece with id {index}; ids run from 0 to {len(self._pieces) - 1}"
+            )
 
 
 class StreamDecoder:
@@ -226,7 +226,7 @@ class StreamDecoder:
     def push(self, index: int) -> str:
         """The text that the next id makes final."""
         tokenizer = self._tokenizer
-        tokenizer._check((index,))
+        tokenizer._check(index)
         if index in tokenizer._bytes:
             self._waiting += bytes([tokenizer._bytes[index]])
             return self._take_characters(final=False)
@@ -246,7 +246,7 @@ class StreamDecoder:
             if size == 0 and not final:
                 break
             text += character
-            self._waiting = self._waiting[max(size, 1):]
+            self._waiting = self._waiting[max(size, 1) :]
         return text.translate(_FROM_PIECES)
 
 
@@ -271,8 +271,10 @@ def _load_processor(model: bytes, name: str) -> Any:
         if not model or not processor.LoadFromSerializedProto(model) or processor.vocab_size() == 0:
             raise ValueError
     except Exception:  # its classes differ between versions of sentencepiece
-        raise PanguError(f"{name}: this is not a sentencepiece model ({len(model)} bytes); a vocabulary is the file "
-                         "vocab.model that `pangu-alpha tokenizer official` or `tokenizer train` makes") from None
+        raise PanguError(
+            f"{name}: this is not a sentencepiece model ({len(model)} bytes); a vocabulary is the file "
+            "vocab.model that `pangu-alpha tokenizer official` or `tokenizer train` makes"
+        ) from None
     return processor
 
 
@@ -280,5 +282,7 @@ def _check_first_pieces(pieces: list[str], name: str) -> None:
     for index, expected in enumerate(FIRST_PIECES):
         found = repr(pieces[index]) if index < len(pieces) else "missing"
         if found != repr(expected):
-            raise PanguError(f"{name}: piece {index} is {found}, but it must be {expected!r}; PanGu-α's control tokens "
-                             f"stand at ids 0 to {len(FIRST_PIECES) - 1}: {' '.join(FIRST_PIECES)}")
+            raise PanguError(
+                f"{name}: piece {index} is {found}, but it must be {expected!r}; PanGu-α's control tokens "
+                f"stand at ids 0 to {len(FIRST_PIECES) - 1}: {' '.join(FIRST_PIECES)}"
+            )

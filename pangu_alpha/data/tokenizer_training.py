@@ -147,8 +147,9 @@ def _cut_jobs(jobs: Iterable[list[str]], processes: int) -> Iterator[tuple[list[
             for future, amount in waiting:
                 yield *future.result(), amount
         except BrokenProcessPool as error:
-            raise PanguError("a process that cuts words ended early, perhaps for lack of memory; "
-                             "try fewer with data.workers=1") from error
+            raise PanguError(
+                "a process that cuts words ended early, perhaps for lack of memory; try fewer with data.workers=1"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -184,8 +185,9 @@ def _train(lines: list[str], vocab_size: int) -> bytes:
 
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model,
-                                                 vocab_size=vocab_size, **_SETTINGS)
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=model, vocab_size=vocab_size, **_SETTINGS
+        )
     except RuntimeError as error:
         raise _training_error(str(error), vocab_size) from error
     return model.getvalue()
@@ -194,9 +196,13 @@ def _train(lines: list[str], vocab_size: int) -> bytes:
 def _training_error(message: str, vocab_size: int) -> PanguError:
     """Sentencepiece's complaint as one line that says which sizes the text allows."""
     if most := re.search(r"set it to a value <= (\d+)", message):
-        return PanguError(f"the text is too little for a vocabulary of {vocab_size} pieces: at most {most[1]} can be "
-                          f"found in it; give more text, or ask for {most[1]} or fewer")
+        return PanguError(
+            f"the text is too little for a vocabulary of {vocab_size} pieces: at most {most[1]} can be "
+            f"found in it; give more text, or ask for {most[1]} or fewer"
+        )
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return PanguError(f"the text has too many different characters for a vocabulary of {vocab_size} pieces: the "
-                          f"characters alone need {least[1]}; ask for {least[1]} or more")
+        return PanguError(
+            f"the text has too many different characters for a vocabulary of {vocab_size} pieces: the "
+            f"characters alone need {least[1]}; ask for {least[1]} or more"
+        )
     return PanguError(f"sentencepiece cannot train a vocabulary of {vocab_size} pieces: {message}")
