@@ -66,6 +66,8 @@ class ModelConfig:
     LayerNorm, softmax and loss are always float32."""
     layer_norm_epsilon: float = 1e-5
     """Added to the variance inside the square root."""
+    initial_values: str = "published"
+    """published, or width_scaled: deviations scaled to the width as the 2.6B has them, for models far narrower."""
 
     def __post_init__(self) -> None:
         for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "feed_forward_ratio"):
@@ -91,6 +93,7 @@ class ModelConfig:
         _require_choice("final_norm", self.final_norm, ("before_query", "after_query"))
         _require_choice("activation", self.activation, ("gelu_tanh", "gelu_erf", "fast_gelu"))
         _require_choice("compute_dtype", self.compute_dtype, ("auto", "float32", "float16"))
+        _require_choice("initial_values", self.initial_values, ("published", "width_scaled"))
         _require(self.layer_norm_epsilon > 0, "layer_norm_epsilon", self.layer_norm_epsilon, "it must be positive")
 
     @property
@@ -269,6 +272,9 @@ class TrainConfig:
     """Steps between measurements of gradients, weights, updates and activations of every layer; 0 turns them off."""
     skip_norm_factor: float = 0.0
     """A batch whose gradient norm exceeds this many times the recent median is skipped; 0 skips none."""
+    peak_tflops: float = 0.0
+    """10^12 FLOP/s of one device, which model-FLOPs utilisation is measured against; 0 measures a CPU's matrix
+    products and looks an accelerator's published number up by its name."""
     profile: str = ""
     """Steps to profile, as first-last (3-5); empty profiles none."""
 
@@ -283,7 +289,7 @@ class TrainConfig:
             "log_every",
         ):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
-        for key in ("seed", "sink_size", "validate_every", "health_every", "skip_norm_factor"):
+        for key in ("seed", "sink_size", "validate_every", "health_every", "skip_norm_factor", "peak_tflops"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "it must be 0 or more")
         _require(
             self.batch_size % self.micro_batches == 0,

@@ -11,6 +11,8 @@ from mindspore import Tensor
 from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.pangu_alpha import PanguAlphaModel
 
+_PUBLISHED_WIDTH = 2560  # of the smallest published model that was trained to the end
+
 
 def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
     """The float32 initial value of one parameter, a pure function of (seed, name) (facts §1.3).
@@ -24,6 +26,10 @@ def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: 
     | attention and feed-forward output weight | N(0, 0.02 / sqrt(2 num_layers))       |
     | biases, beta                           | 0                                       |
     | gamma                                  | 1                                       |
+
+    With `model.initial_values: width_scaled` every deviation is multiplied by sqrt(2560 / hidden_size), so that a
+    narrow model starts with the signal strengths of the 2.6B, and the query table is N(0, 1): nothing normalises
+    the query side, and from 0.02 its attention takes thousands of steps to leave the even distribution.
     """
     part = name.rsplit(".", 1)[-1]
     if part in ("bias", "beta"):
@@ -41,6 +47,8 @@ def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: 
         sigma = 0.01
     elif name.endswith("output.weight"):
         sigma = 0.02 / math.sqrt(2 * config.num_layers)
+    if config.initial_values == "width_scaled":
+        sigma = 1.0 if part == "query_table" else sigma * math.sqrt(_PUBLISHED_WIDTH / config.hidden_size)
     return normal * np.float32(sigma)
 
 

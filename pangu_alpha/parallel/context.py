@@ -72,3 +72,8 @@ def interruptible() -> Iterator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what a handler is called with)
     raise KeyboardInterrupt
+
+
+def device_name(device: str) -> str:
+    """The name that the driver gives an accelerator, such as NVIDIA H100 80GB HBM3; empty for a CPU."""
+    return "" if device == "cpu" else str(ms.hal.get_device_name(0))

@@ -28,13 +28,11 @@ class Schedule(LearningRateSchedule):
         peak, floor, steps = config.learning_rate, config.end_learning_rate, config.decay_steps
         self.warmup_steps = config.warmup_steps
         self.warmup = nn.WarmUpLR(peak, config.warmup_steps) if config.warmup_steps else None
-        self.constant = None
-        if config.schedule == "cosine":
+        self.decay, self.constant = None, Tensor(peak, ms.float32)
+        if floor < peak and config.schedule == "cosine":
             self.decay = nn.CosineDecayLR(floor, peak, steps)
-        elif config.schedule == "polynomial":
+        elif floor < peak and config.schedule == "polynomial":
             self.decay = nn.PolynomialDecayLR(peak, floor, steps, power=1.0)
-        else:
-            self.decay, self.constant = None, Tensor(peak, ms.float32)
 
     def construct(self, global_step: Tensor) -> Tensor:
         """The rate of the update that follows `global_step` updates."""

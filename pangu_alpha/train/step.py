@@ -198,7 +198,8 @@ class Stepper:
     def __call__(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, float], np.ndarray]:
         """Five int32 arrays [B, S] -> (METRICS by name, gradient norm of each weight float32 [P])."""
         parts = [np.split(array, self.micro_batches) for array in batch]
-        for micro_batch in range(self.micro_batches - 1 if self.accumulate else 0):
-            self.accumulate(*(Tensor(part[micro_batch]) for part in parts))
+        if self.accumulate is not None:
+            for micro_batch in range(self.micro_batches - 1):
+                self.accumulate(*(Tensor(part[micro_batch]) for part in parts))
         metrics, norms = self.step(*(Tensor(part[-1]) for part in parts))
         return read_metrics(metrics), norms.asnumpy()

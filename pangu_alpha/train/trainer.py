@@ -27,7 +27,7 @@ from pangu_alpha.files import atomic_write
 from pangu_alpha.model.initial_values import fill_initial_values
 from pangu_alpha.model.numerics import resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
-from pangu_alpha.parallel.context import set_single_device_context
+from pangu_alpha.parallel.context import device_name, set_single_device_context
 from pangu_alpha.train.anomalies import NormGuard, SkippedBatches
 from pangu_alpha.train.flops import peak_speed
 from pangu_alpha.train.health_probe import HealthMeter
@@ -141,7 +141,7 @@ class Trainer:
         if "before" not in self.scores:
             self.scores["before"] = self._held_out_score()
         if self.step < settings.steps:
-            peak = peak_speed(self.device)
+            peak = peak_speed(self.device, device_name(self.device), settings.peak_tflops)
             monitor = Monitor(self.config, self.run.path, peak=peak, resume_step=self.step)
             with monitor, StopSignals() as stop:
                 if self.step == 0:
