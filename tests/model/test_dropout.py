@@ -1,5 +1,6 @@
 """Counter-based dropout: the same bits as an independent implementation, and masks that look random in every way
-that a model could notice."""
+that a model could notice.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ def test_the_label_is_never_an_input(logits):
 
 def released_arrays(ids: np.ndarray) -> Batch:
     """The released model's input with `eod_reset`, written out: positions restart behind every end token, and the
-    query layer is asked with the same positions."""
+    query layer is asked with the same positions.
+    """
     positions, segments = np.zeros((2, len(ids), SEQ_LENGTH), np.int32)
     for sample, row in enumerate(ids):
         position = document = 0
