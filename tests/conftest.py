@@ -11,6 +11,9 @@ import hypothesis
 import numpy as np
 import pytest
 
+from pangu_alpha.data.official_vocabulary import fetch_official_vocabulary
+from pangu_alpha.errors import PanguError
+
 ROOT = Path(__file__).resolve().parent.parent
 _ACCELERATOR = re.compile(r"accelerator|gpu|ascend|npu", re.IGNORECASE)
 
@@ -37,6 +40,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data ../shared/data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def official_model(repository: Path) -> Path:
+    """The published vocabulary: beside the checkout, else out of its PyPI package."""
+    path = repository.parent / "shared" / "data" / "tokenizer" / "vocab.model"
+    if path.is_file():
+        return path
+    try:
+        return fetch_official_vocabulary()
+    except PanguError as error:
+        pytest.skip(f"the official vocabulary is neither beside this checkout nor to be had: {error}")
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
