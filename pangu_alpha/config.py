@@ -175,7 +175,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamWeightDecay with warmup and decay as published (facts of the official `train.py` and `utils.py`)."""
+    """AdamWeightDecay with warmup and decay as published (official `train.py` and `utils.py`)."""
 
     learning_rate: float = 1e-4
     """Peak of the schedule."""

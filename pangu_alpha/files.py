@@ -51,7 +51,7 @@ def _partial_name(path: Path) -> Path:
 def final_name(path: str | Path) -> Path:
     """The name that a user knows for a path inside an `atomic_directory` that is still being filled."""
     suffix = f".{socket.gethostname()}.{os.getpid()}.partial"
-    return Path(*(part[1:-len(suffix)] if part.endswith(suffix) else part for part in Path(path).parts))
+    return Path(*(part[1 : -len(suffix)] if part.endswith(suffix) else part for part in Path(path).parts))
 
 
 def _is_running(process: int) -> bool:

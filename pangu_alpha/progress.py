@@ -34,8 +34,9 @@ class Progress:
         seconds_between_lines: time between two log lines where there is no terminal.
     """
 
-    def __init__(self, description: str, total: float | None = None, unit: str = "items",
-                 seconds_between_lines: float = 5.0) -> None:
+    def __init__(
+        self, description: str, total: float | None = None, unit: str = "items", seconds_between_lines: float = 5.0
+    ) -> None:
         self.description, self.total, self.unit = description, total, unit
         self.done = 0.0
         self._seconds_between_lines = seconds_between_lines
@@ -44,14 +45,22 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, file=sys.stderr,
-                             leave=False, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total,
+                desc=description,
+                unit=f" {unit}",
+                unit_scale=True,
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
+            )
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.close()
         if kind is None:

@@ -123,7 +123,7 @@ class CharacterTrigram:
         """Symbols of documents one after the other, START before and END behind each, some documents at a time."""
         for first in range(0, len(texts), _DOCUMENTS_AT_ONCE):
             parts = []
-            for text in texts[first:first + _DOCUMENTS_AT_ONCE]:
+            for text in texts[first : first + _DOCUMENTS_AT_ONCE]:
                 place, known = _find(self._characters, _code_points(text))
                 symbols = np.empty(len(place) + 2, np.int64)
                 symbols[0], symbols[-1] = _START, _END

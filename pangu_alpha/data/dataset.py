@@ -49,14 +49,14 @@ def count_records(files: tuple[Path, ...]) -> int:
     import mindspore.dataset
 
     try:
-        return int(mindspore.dataset.MindDataset([str(path) for path in files], [COLUMN], shuffle=False)
-                   .get_dataset_size())
+        return int(
+            mindspore.dataset.MindDataset([str(path) for path in files], [COLUMN], shuffle=False).get_dataset_size()
+        )
     except RuntimeError as error:
         raise pipeline_error(error, files) from error
 
 
-def read_records(files: tuple[Path, ...], batch_size: int, rows: npt.NDArray[np.int64] | None = None
-                 ) -> Iterator[Ids]:
+def read_records(files: tuple[Path, ...], batch_size: int, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Ids]:
     """Records of MindRecord files in batches; the last may be smaller.
 
     Args:
@@ -77,7 +77,7 @@ def read_records(files: tuple[Path, ...], batch_size: int, rows: npt.NDArray[np.
         unique, places = np.unique(rows, return_inverse=True)
         records = np.concatenate(list(read_records(files, min(total, 1024), unique)))
         for start in range(0, len(rows), batch_size):
-            yield records[places[start:start + batch_size]]
+            yield records[places[start : start + batch_size]]
         return
     names = [str(path) for path in files]
     # One reading thread is faster than several: a record is small, and several only wait for each other.
@@ -89,7 +89,8 @@ def read_records(files: tuple[Path, ...], batch_size: int, rows: npt.NDArray[np.
     try:
         dataset = mindspore.dataset.MindDataset(names, [COLUMN], **chosen)
         iterator = dataset.batch(batch_size, num_parallel_workers=1).create_tuple_iterator(
-            num_epochs=1, output_numpy=True)
+            num_epochs=1, output_numpy=True
+        )
         try:
             for (ids,) in iterator:
                 yield ids
@@ -100,8 +101,15 @@ def read_records(files: tuple[Path, ...], batch_size: int, rows: npt.NDArray[np.
         raise pipeline_error(error, files) from error
 
 
-def iterate_batches(files: SampleFiles, config: Config, batch_size: int, start_sample: int = 0,
-                    steps: int | None = None, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
+def iterate_batches(
+    files: SampleFiles,
+    config: Config,
+    batch_size: int,
+    start_sample: int = 0,
+    steps: int | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[Batch]:
     """Training batches without end, or `steps` of them.
 
     Args:
@@ -152,8 +160,9 @@ class _Batches:
         return iterate_batches(files, config, batch_size, start_sample, self._steps, rank, ranks)
 
 
-def build_dataset(files: SampleFiles, config: Config, batch_size: int, start_sample: int, steps: int, rank: int = 0,
-                  ranks: int = 1) -> Any:
+def build_dataset(
+    files: SampleFiles, config: Config, batch_size: int, start_sample: int, steps: int, rank: int = 0, ranks: int = 1
+) -> Any:
     """A MindSpore dataset of `steps` training batches, as `iterate_batches` gives them, read ahead in a thread.
 
     Args:
@@ -171,12 +180,14 @@ def build_dataset(files: SampleFiles, config: Config, batch_size: int, start_sam
     import mindspore.dataset
 
     source = _Batches(steps, files, config, batch_size, start_sample, rank, ranks)
-    return mindspore.dataset.GeneratorDataset(source, list(Batch._fields), shuffle=False, num_parallel_workers=1,
-                                              python_multiprocessing=False)
+    return mindspore.dataset.GeneratorDataset(
+        source, list(Batch._fields), shuffle=False, num_parallel_workers=1, python_multiprocessing=False
+    )
 
 
-def training_batches(files: SampleFiles, config: Config, batch_size: int, start_sample: int, steps: int, rank: int = 0,
-                     ranks: int = 1) -> Iterator[Batch]:
+def training_batches(
+    files: SampleFiles, config: Config, batch_size: int, start_sample: int, steps: int, rank: int = 0, ranks: int = 1
+) -> Iterator[Batch]:
     """The batches of `build_dataset`, read ahead while the model works, as numpy arrays.
 
     Raises:
@@ -195,8 +206,9 @@ def training_batches(files: SampleFiles, config: Config, batch_size: int, start_
         raise pipeline_error(error, files.files) from error
 
 
-def validation_batches(files: SampleFiles, config: Config, batch_size: int, samples: int | None = None
-                       ) -> Iterator[Batch]:
+def validation_batches(
+    files: SampleFiles, config: Config, batch_size: int, samples: int | None = None
+) -> Iterator[Batch]:
     """Held-out samples in sequential order, every batch full: padding samples, which the loss masks, fill the last.
 
     A step that would ask for padding feeds padding, so that the loss masks it: exactly the tokens of the held-out
@@ -216,6 +228,6 @@ def validation_batches(files: SampleFiles, config: Config, batch_size: int, samp
         return
     for ids in read_records(files.files, batch_size, np.arange(count, dtype=np.int64)):
         full = np.full((batch_size, ids.shape[1]), PAD, np.int32)
-        full[:len(ids)] = ids
+        full[: len(ids)] = ids
         batch = arrange_sequentially(full, config.data.reset_positions, config.data.reset_attention)
         yield batch._replace(tokens=np.where(batch.labels == PAD, np.int32(PAD), batch.tokens))

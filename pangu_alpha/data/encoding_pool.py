@@ -60,8 +60,9 @@ def encode_documents(texts: Sequence[str], tokenizer_path: Path, workers: int) -
                     result += np.split(ids, np.cumsum(lengths)[:-1])
                     progress.advance(sum(map(len, job)))
             except BrokenProcessPool as error:
-                raise PanguError("a tokenizing process ended early, perhaps for lack of memory; "
-                                 "try fewer with data.workers=1") from error
+                raise PanguError(
+                    "a tokenizing process ended early, perhaps for lack of memory; try fewer with data.workers=1"
+                ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -73,7 +74,7 @@ def _jobs(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     for index, text in enumerate(texts):
         characters += len(text)
         if characters >= _CHARACTERS_OF_A_JOB:
-            yield texts[start:index + 1]
+            yield texts[start : index + 1]
             start, characters = index + 1, 0
     if start < len(texts):
         yield texts[start:]

@@ -102,8 +102,9 @@ def entry_groups(ids: Integers, span_length: int) -> Integers:
     return np.cumsum(new_group, axis=-1)
 
 
-def entry_order(ids: Integers, seed: int, epoch: int, sample_index: int, order: str, permuted_share: float,
-                span_length: int) -> Integers:
+def entry_order(
+    ids: Integers, seed: int, epoch: int, sample_index: int, order: str, permuted_share: float, span_length: int
+) -> Integers:
     """Order of entry of one sample.
 
     Args:
@@ -150,13 +151,23 @@ def arrange(ids: Integers, order: Integers, reset_positions: bool, reset_attenti
     asked_is_first = np.take_along_axis(documents.start, asked, axis=-1) == asked
     query_positions = np.where(asked_is_first, positions, query_positions)
     segments = np.take_along_axis(documents.number, here, axis=-1) if reset_attention else np.zeros_like(here)
-    arrays = (np.take_along_axis(ids, here, axis=-1), positions, query_positions, segments,
-              np.take_along_axis(ids, asked, axis=-1))
+    arrays = (
+        np.take_along_axis(ids, here, axis=-1),
+        positions,
+        query_positions,
+        segments,
+        np.take_along_axis(ids, asked, axis=-1),
+    )
     return Batch(*(np.ascontiguousarray(array, dtype=np.int32) for array in arrays))
 
 
-def arrange_samples(ids: Integers, epochs: Sequence[int] | Integers, sample_indices: Sequence[int] | Integers,
-                    seed: int, data: DataConfig) -> Batch:
+def arrange_samples(
+    ids: Integers,
+    epochs: Sequence[int] | Integers,
+    sample_indices: Sequence[int] | Integers,
+    seed: int,
+    data: DataConfig,
+) -> Batch:
     """Arrays of a training batch: each sample in the order that its (seed, epoch, index) draws.
 
     Args:
@@ -166,9 +177,12 @@ def arrange_samples(ids: Integers, epochs: Sequence[int] | Integers, sample_indi
         seed: of the run.
         data: order, permuted_share, span_length, reset_positions, reset_attention.
     """
-    orders = np.stack([
-        entry_order(sample, seed, int(epoch), int(index), data.order, data.permuted_share, data.span_length)
-        for sample, epoch, index in zip(ids, epochs, sample_indices, strict=True)])
+    orders = np.stack(
+        [
+            entry_order(sample, seed, int(epoch), int(index), data.order, data.permuted_share, data.span_length)
+            for sample, epoch, index in zip(ids, epochs, sample_indices, strict=True)
+        ]
+    )
     return arrange(ids, orders, data.reset_positions, data.reset_attention)
 
 

@@ -44,8 +44,9 @@ def _is_held_out(ids: Ids, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2.0**64
 
 
-def read_own_records(files: tuple[Path, ...], directory: Path, seq_length: int, vocab_size: int,
-                     held_out_share: float) -> OwnRecords:
+def read_own_records(
+    files: tuple[Path, ...], directory: Path, seq_length: int, vocab_size: int, held_out_share: float
+) -> OwnRecords:
     """Check MindRecord files and hold some of their samples out.
 
     Args:
@@ -83,16 +84,25 @@ def read_own_records(files: tuple[Path, ...], directory: Path, seq_length: int, 
         (directory / "valid").mkdir()
         require_space(directory, held_out.nbytes)
         written = write_records(held_out, directory / "valid", "valid")
-    return OwnRecords(SampleFiles(files, row - len(rows), excluded), SampleFiles(tuple(written), len(rows)), held_out,
-                      (int(documents[0]), int(documents[1])), (int(tokens[0]), int(tokens[1])))
+    return OwnRecords(
+        SampleFiles(files, row - len(rows), excluded),
+        SampleFiles(tuple(written), len(rows)),
+        held_out,
+        (int(documents[0]), int(documents[1])),
+        (int(tokens[0]), int(tokens[1])),
+    )
 
 
 def _check(ids: Ids, path: Path, row: int, seq_length: int, vocab_size: int) -> None:
     if ids.ndim != 1 or len(ids) != seq_length + 1:
         length = len(ids.reshape(-1))
-        raise PanguError(f"{path} holds samples of {length} ids, but model.seq_length {seq_length} needs "
-                         f"{seq_length + 1}; set model.seq_length={length - 1}, or pack the text anew")
+        raise PanguError(
+            f"{path} holds samples of {length} ids, but model.seq_length {seq_length} needs "
+            f"{seq_length + 1}; set model.seq_length={length - 1}, or pack the text anew"
+        )
     smallest, largest = int(ids.min()), int(ids.max())
     if smallest < 0 or largest >= vocab_size:
-        raise PanguError(f"{path} holds the id {smallest if smallest < 0 else largest} (sample {row}), but "
-                         f"the vocabulary has {vocab_size} pieces; it was made with another one: see tokenizer.kind")
+        raise PanguError(
+            f"{path} holds the id {smallest if smallest < 0 else largest} (sample {row}), but "
+            f"the vocabulary has {vocab_size} pieces; it was made with another one: see tokenizer.kind"
+        )

@@ -37,7 +37,7 @@ def pack_training(ids: Ids, seq_length: int, tail: str) -> Ids:
     # One token alone asks for nothing, so it makes no sample.
     if tail == "pad" and rest > 1:
         ids = np.concatenate([ids, np.full(length - rest, PAD, np.int32)])
-    return ids[:len(ids) // length * length].reshape(-1, length)
+    return ids[: len(ids) // length * length].reshape(-1, length)
 
 
 def pack_held_out(ids: Ids, seq_length: int) -> Ids:
@@ -56,7 +56,7 @@ def pack_held_out(ids: Ids, seq_length: int) -> Ids:
     samples = -(-len(ids) // seq_length)
     stream = np.full(samples * seq_length + 1, PAD, np.int32)
     stream[0] = END_OF_TEXT
-    stream[1:len(ids) + 1] = ids
+    stream[1 : len(ids) + 1] = ids
     starts = np.arange(samples)[:, None] * seq_length
     return stream[starts + np.arange(seq_length + 1)]
 
@@ -75,8 +75,10 @@ def require_space(directory: Path, needed: int) -> None:
     """
     free = shutil.disk_usage(directory).free
     if free < needed:
-        raise PanguError(f"no space for the packed text in {final_name(directory)}: {_megabytes(needed)} are needed, "
-                         f"{_megabytes(free)} are free")
+        raise PanguError(
+            f"no space for the packed text in {final_name(directory)}: {_megabytes(needed)} are needed, "
+            f"{_megabytes(free)} are free"
+        )
 
 
 def _megabytes(count: int) -> str:
@@ -113,7 +115,7 @@ def write_records(samples: Ids, directory: Path, name: str) -> list[Path]:
                 writer.add_schema({COLUMN: {"type": "int32", "shape": [-1]}}, "token ids of packed documents")
                 end = min(start + _SAMPLES_OF_A_FILE, len(samples))
                 for first in range(start, end, _SAMPLES_AT_ONCE):
-                    rows = samples[first:min(first + _SAMPLES_AT_ONCE, end)]
+                    rows = samples[first : min(first + _SAMPLES_AT_ONCE, end)]
                     writer.write_raw_data([{COLUMN: row} for row in rows])
                     progress.advance(len(rows))
                 writer.commit()
@@ -126,6 +128,7 @@ def write_records(samples: Ids, directory: Path, name: str) -> list[Path]:
             files.append(path)
     # MindSpore does not notice every failed write; what cannot be read back was not written.
     if files and count_records(tuple(files)) != len(samples):
-        raise PanguError(f"cannot write {final_name(directory)}: some samples are missing when read back; "
-                         f"is the disk full?")
+        raise PanguError(
+            f"cannot write {final_name(directory)}: some samples are missing when read back; is the disk full?"
+        )
     return files

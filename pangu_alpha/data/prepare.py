@@ -62,8 +62,12 @@ def prepare(config: Config, root: Path) -> Prepared:
     for directory in sorted(root.glob(f"*-{key[:12]}")):
         found = load_prepared(directory, key)
         if found is not None:
-            logger.info("prepared text: nothing changed, taken from %s (%s training samples, %s held out)", directory,
-                        f"{found.train_samples:,}", f"{found.valid_samples:,}")
+            logger.info(
+                "prepared text: nothing changed, taken from %s (%s training samples, %s held out)",
+                directory,
+                f"{found.train_samples:,}",
+                f"{found.valid_samples:,}",
+            )
             return found
         logger.info("prepared text: %s is incomplete or changed; preparing again", directory)
     start = time.monotonic()
@@ -72,11 +76,20 @@ def prepare(config: Config, root: Path) -> Prepared:
     with atomic_directory(directory, replace=directory.exists()) as partial:
         of_records = files[0].kind == MINDRECORD
         prepared = (_prepare_records if of_records else _prepare_text)(config, files, root, partial)
-        prepared = replace(prepared, directory=directory, train=_moved(prepared.train, partial, directory),
-                           valid=_moved(prepared.valid, partial, directory))
+        prepared = replace(
+            prepared,
+            directory=directory,
+            train=_moved(prepared.train, partial, directory),
+            valid=_moved(prepared.valid, partial, directory),
+        )
         save_manifest(prepared, partial, key, parts)
-    logger.info("prepared text: %s training samples, %s held out, in %s (%s)", f"{prepared.train_samples:,}",
-                f"{prepared.valid_samples:,}", directory, format_duration(time.monotonic() - start))
+    logger.info(
+        "prepared text: %s training samples, %s held out, in %s (%s)",
+        f"{prepared.train_samples:,}",
+        f"{prepared.valid_samples:,}",
+        directory,
+        format_duration(time.monotonic() - start),
+    )
     return prepared
 
 
@@ -94,8 +107,10 @@ def _key_parts(config: Config, files: list[SourceFile]) -> dict[str, Any]:
     }
     if True in of_records:
         if config.tokenizer.kind == "train":
-            raise UsageError("tokenizer.kind is 'train', but data.sources are MindRecord files, which hold ids and no "
-                             "text; allowed: official, or file with tokenizer.path")
+            raise UsageError(
+                "tokenizer.kind is 'train', but data.sources are MindRecord files, which hold ids and no "
+                "text; allowed: official, or file with tokenizer.path"
+            )
         # They are used where they lie, so their place matters too.
         parts["places"] = [str(file.path.resolve()) for file in files]
     else:
@@ -120,11 +135,15 @@ def _given_vocabulary(config: Config) -> Path:
 
 def _moved(files: SampleFiles, partial: Path, directory: Path) -> SampleFiles:
     """The same files after their directory got its name."""
+
     def moved(path: Path) -> Path:
         return directory / path.relative_to(partial) if path.is_relative_to(partial) else path
 
-    return replace(files, files=tuple(moved(path) for path in files.files),
-                   excluded=moved(files.excluded) if files.excluded else None)
+    return replace(
+        files,
+        files=tuple(moved(path) for path in files.files),
+        excluded=moved(files.excluded) if files.excluded else None,
+    )
 
 
 def _prepare_text(config: Config, files: list[SourceFile], root: Path, directory: Path) -> Prepared:
@@ -137,19 +156,26 @@ def _prepare_text(config: Config, files: list[SourceFile], root: Path, directory
         HELD_OUT: sorted((d for d, out in zip(documents, held_out, strict=True) if out), key=_packing_key),
     }
     if not sides[TRAINING]:
-        raise PanguError(f"all {len(documents)} documents fell to the held-out side; lower data.held_out_share "
-                         f"(now {config.data.held_out_share}), or add text")
+        raise PanguError(
+            f"all {len(documents)} documents fell to the held-out side; lower data.held_out_share "
+            f"(now {config.data.held_out_share}), or add text"
+        )
     if not sides[HELD_OUT] and config.data.held_out_share:
-        logger.warning("prepared text: none of the %d documents fell to the held-out side, so nothing will be "
-                       "measured on held-out text; a larger data.held_out_share may help", len(documents))
+        logger.warning(
+            "prepared text: none of the %d documents fell to the held-out side, so nothing will be "
+            "measured on held-out text; a larger data.held_out_share may help",
+            len(documents),
+        )
     tokenizer = _install_vocabulary(config, [document.text for document in sides[TRAINING]], root, directory)
     everything = [*sides[TRAINING], *sides[HELD_OUT]]
     encoded = encode_documents([document.text for document in everything], directory / VOCABULARY, config.data.workers)
     border = len(sides[TRAINING])
     stream = {TRAINING: _joined(encoded[:border]), HELD_OUT: _joined(encoded[border:])}
     seq_length = config.model.seq_length
-    samples = {TRAINING: pack_training(stream[TRAINING], seq_length, config.data.tail),
-               HELD_OUT: pack_held_out(stream[HELD_OUT], seq_length)}
+    samples = {
+        TRAINING: pack_training(stream[TRAINING], seq_length, config.data.tail),
+        HELD_OUT: pack_held_out(stream[HELD_OUT], seq_length),
+    }
     if not len(samples[TRAINING]):
         raise PanguError(_too_little(sides[TRAINING], len(stream[TRAINING]), seq_length))
     written = {}
@@ -159,8 +185,16 @@ def _prepare_text(config: Config, files: list[SourceFile], root: Path, directory
         written[side] = SampleFiles(tuple(paths), len(samples[side]))
     counts = _count(everything, encoded, border, duplicates)
     held_out_characters = sum(len(document.text) + 1 for document in sides[HELD_OUT])
-    return Prepared(directory, written[TRAINING], written[HELD_OUT], len(stream[HELD_OUT]), held_out_characters, counts,
-                    tokenizer.sha256, _fingerprint(tokenizer, samples[TRAINING], samples[HELD_OUT]))
+    return Prepared(
+        directory,
+        written[TRAINING],
+        written[HELD_OUT],
+        len(stream[HELD_OUT]),
+        held_out_characters,
+        counts,
+        tokenizer.sha256,
+        _fingerprint(tokenizer, samples[TRAINING], samples[HELD_OUT]),
+    )
 
 
 def _packing_key(document: Document) -> tuple[int, str]:
@@ -194,13 +228,19 @@ def _install_vocabulary(config: Config, texts: Sequence[str], root: Path, direct
         source = _given_vocabulary(config)
     tokenizer = Tokenizer.load(source)
     if tokenizer.vocab_size > config.model.vocab_size:
-        raise PanguError(f"{source}: the vocabulary has {tokenizer.vocab_size} pieces, but model.vocab_size is "
-                         f"{config.model.vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or take another "
-                         f"vocabulary")
+        raise PanguError(
+            f"{source}: the vocabulary has {tokenizer.vocab_size} pieces, but model.vocab_size is "
+            f"{config.model.vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or take another "
+            f"vocabulary"
+        )
     if tokenizer.vocab_size < config.model.vocab_size:
-        logger.warning("vocabulary: %s has %s pieces; %s of the model's %s rows will never be used", source,
-                       f"{tokenizer.vocab_size:,}", f"{config.model.vocab_size - tokenizer.vocab_size:,}",
-                       f"{config.model.vocab_size:,}")
+        logger.warning(
+            "vocabulary: %s has %s pieces; %s of the model's %s rows will never be used",
+            source,
+            f"{tokenizer.vocab_size:,}",
+            f"{config.model.vocab_size - tokenizer.vocab_size:,}",
+            f"{config.model.vocab_size:,}",
+        )
     tokenizer.save(directory / VOCABULARY)
     return tokenizer
 
@@ -217,8 +257,14 @@ def _train_vocabulary(config: Config, texts: Sequence[str], root: Path) -> Path:
         shown.append(text)
         characters += len(text)
     size = config.model.vocab_size
-    key = digest_of_parts({"format": FORMAT, "texts": digest_of_texts(shown), "vocab_size": size,
-                           "packages": [package_version("jieba"), package_version("sentencepiece")]})
+    key = digest_of_parts(
+        {
+            "format": FORMAT,
+            "texts": digest_of_texts(shown),
+            "vocab_size": size,
+            "packages": [package_version("jieba"), package_version("sentencepiece")],
+        }
+    )
     directory = root / f"vocabulary-{key[:12]}"
     path = directory / "vocab.model"
     if path.exists():
@@ -236,8 +282,9 @@ def _joined(encoded: Sequence[Ids]) -> Ids:
     return np.concatenate(encoded) if encoded else np.zeros(0, np.int32)
 
 
-def _count(documents: Sequence[Document], encoded: Sequence[Ids], border: int, duplicates: dict[str, int]
-           ) -> tuple[SideCount, ...]:
+def _count(
+    documents: Sequence[Document], encoded: Sequence[Ids], border: int, duplicates: dict[str, int]
+) -> tuple[SideCount, ...]:
     """Amounts by source and side; the first `border` documents are for training."""
     amounts = {(source, side): [0, 0, 0] for source in duplicates for side in (TRAINING, HELD_OUT)}
     for index, (document, ids) in enumerate(zip(documents, encoded, strict=True)):
@@ -245,16 +292,19 @@ def _count(documents: Sequence[Document], encoded: Sequence[Ids], border: int, d
         amount[0] += 1
         amount[1] += len(document.text)
         amount[2] += len(ids)
-    return tuple(SideCount(source, side, amount[0], amount[1], amount[2],
-                           duplicates[source] if side == TRAINING else 0)
-                 for (source, side), amount in amounts.items())
+    return tuple(
+        SideCount(source, side, amount[0], amount[1], amount[2], duplicates[source] if side == TRAINING else 0)
+        for (source, side), amount in amounts.items()
+    )
 
 
 def _too_little(documents: Sequence[Document], tokens: int, seq_length: int) -> str:
     characters = sum(len(document.text) for document in documents)
     missing = round(characters / tokens * (seq_length + 1 - tokens)) + 1
-    return (f"the training text gives {tokens} tokens, but one sample of model.seq_length {seq_length} needs "
-            f"{seq_length + 1}: add about {missing} characters, lower model.seq_length, or set data.tail=pad")
+    return (
+        f"the training text gives {tokens} tokens, but one sample of model.seq_length {seq_length} needs "
+        f"{seq_length + 1}: add about {missing} characters, lower model.seq_length, or set data.tail=pad"
+    )
 
 
 def _fingerprint(tokenizer: Tokenizer, *arrays: Ids) -> str:
@@ -269,17 +319,30 @@ def _prepare_records(config: Config, files: list[SourceFile], root: Path, direct
     from pangu_alpha.data.own_records import read_own_records
 
     tokenizer = _install_vocabulary(config, [], root, directory)
-    records = read_own_records(tuple(file.path.resolve() for file in files), directory, config.model.seq_length,
-                               tokenizer.vocab_size, config.data.held_out_share)
+    records = read_own_records(
+        tuple(file.path.resolve() for file in files),
+        directory,
+        config.model.seq_length,
+        tokenizer.vocab_size,
+        config.data.held_out_share,
+    )
     if not records.train.samples:
         raise PanguError("data.sources: the MindRecord files hold no sample for training")
     asked = records.held_out[:, 1:]
     asked = asked[asked != PAD]
     characters = len(tokenizer.decode(asked[asked != END_OF_TEXT].tolist())) + int((asked == END_OF_TEXT).sum())
     name = ", ".join(dict.fromkeys(file.source for file in files))
-    counts = tuple(SideCount(name, side, documents, 0, tokens) for side, documents, tokens
-                   in zip((TRAINING, HELD_OUT), records.documents, records.tokens, strict=True))
-    fingerprint = digest_of_parts({"tokenizer": tokenizer.sha256, "held out": _fingerprint(tokenizer, records.held_out),
-                                   "files": [digest_of_file(file.path) for file in files]})
-    return Prepared(directory, records.train, records.valid, asked.size, characters, counts, tokenizer.sha256,
-                    fingerprint)
+    counts = tuple(
+        SideCount(name, side, documents, 0, tokens)
+        for side, documents, tokens in zip((TRAINING, HELD_OUT), records.documents, records.tokens, strict=True)
+    )
+    fingerprint = digest_of_parts(
+        {
+            "tokenizer": tokenizer.sha256,
+            "held out": _fingerprint(tokenizer, records.held_out),
+            "files": [digest_of_file(file.path) for file in files],
+        }
+    )
+    return Prepared(
+        directory, records.train, records.valid, asked.size, characters, counts, tokenizer.sha256, fingerprint
+    )

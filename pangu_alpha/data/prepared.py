@@ -102,21 +102,34 @@ def save_manifest(prepared: Prepared, directory: Path, key: str, parts: dict[str
         key: what the data is named by.
         parts: what the key was made of, for people to read.
     """
+
     def described(files: SampleFiles) -> dict[str, Any]:
         def name(path: Path) -> str:
             inside = path.is_relative_to(prepared.directory)
             return str(path.relative_to(prepared.directory)) if inside else str(path)
 
-        return {"files": [name(path) for path in files.files], "samples": files.samples,
-                "excluded": name(files.excluded) if files.excluded else None}
+        return {
+            "files": [name(path) for path in files.files],
+            "samples": files.samples,
+            "excluded": name(files.excluded) if files.excluded else None,
+        }
 
-    sizes = {str(path.relative_to(directory)): path.stat().st_size for path in sorted(directory.rglob("*"))
-             if path.is_file()}
-    manifest = {"format": FORMAT, "key": key, "parts": parts, "fingerprint": prepared.fingerprint,
-                "tokenizer_sha256": prepared.tokenizer_sha256, "train": described(prepared.train),
-                "valid": described(prepared.valid), "valid_tokens": prepared.valid_tokens,
-                "valid_characters": prepared.valid_characters, "counts": [asdict(count) for count in prepared.counts],
-                "sizes": sizes}
+    sizes = {
+        str(path.relative_to(directory)): path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()
+    }
+    manifest = {
+        "format": FORMAT,
+        "key": key,
+        "parts": parts,
+        "fingerprint": prepared.fingerprint,
+        "tokenizer_sha256": prepared.tokenizer_sha256,
+        "train": described(prepared.train),
+        "valid": described(prepared.valid),
+        "valid_tokens": prepared.valid_tokens,
+        "valid_characters": prepared.valid_characters,
+        "counts": [asdict(count) for count in prepared.counts],
+        "sizes": sizes,
+    }
     with atomic_write(directory / MANIFEST, "w") as file:
         json.dump(manifest, file, ensure_ascii=False, indent=1)
 
@@ -133,11 +146,21 @@ def load_prepared(directory: Path, key: str | None = None) -> Prepared | None:
         def files(described: dict[str, Any]) -> SampleFiles:
             # Joining leaves an absolute path, of the user's own MindRecord files, as it is.
             excluded = described["excluded"]
-            return SampleFiles(tuple(directory / name for name in described["files"]), described["samples"],
-                               directory / excluded if excluded else None)
+            return SampleFiles(
+                tuple(directory / name for name in described["files"]),
+                described["samples"],
+                directory / excluded if excluded else None,
+            )
 
-        return Prepared(directory, files(manifest["train"]), files(manifest["valid"]), manifest["valid_tokens"],
-                        manifest["valid_characters"], tuple(SideCount(**count) for count in manifest["counts"]),
-                        manifest["tokenizer_sha256"], manifest["fingerprint"])
+        return Prepared(
+            directory,
+            files(manifest["train"]),
+            files(manifest["valid"]),
+            manifest["valid_tokens"],
+            manifest["valid_characters"],
+            tuple(SideCount(**count) for count in manifest["counts"]),
+            manifest["tokenizer_sha256"],
+            manifest["fingerprint"],
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

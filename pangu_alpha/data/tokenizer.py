@@ -2,7 +2,7 @@
 
 Encoding: cut the text into words (jieba), write a space as ▂ and a line end as ▃, put one space between words, and
 let the sentencepiece unigram model find the pieces of each word.  Decoding: join the pieces, delete spaces, ▂ is a
-space again and ▃ a line end.  (Official file `tokenization_jieba.py`; facts of `vocab.model`.)
+space again and ▃ a line end.  (Official file `tokenization_jieba.py`.)
 
 The ids of control tokens only ever come from code: a text that spells `<eot>` is cut at its `<`, so that no word,
 and therefore no piece, is a control token.

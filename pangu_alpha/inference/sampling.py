@@ -1,7 +1,7 @@
 """From log-probabilities to the next token: pure functions of the distribution and one uniform number.
 
 The released code takes natural logarithms to the power of ten and keeps `sum(cumsum > top_p)` tokens, which is wrong
-twice (facts, trap 8).  Here: probabilities are exp(log p), and top-p keeps the fewest most probable tokens whose
+twice.  Here: probabilities are exp(log p), and top-p keeps the fewest most probable tokens whose
 probabilities sum to at least top_p.
 """
 

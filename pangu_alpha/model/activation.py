@@ -11,7 +11,7 @@ class GeluTanh(nn.Cell):
     """`x * sigmoid(2 * sqrt(2/pi) * (x + 0.044715 x^3))`, any shape.
 
     Algebraically the tanh form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) that the released weights were trained
-    with (nn.GELU, trap 13 of the facts), as (1 + tanh(u)) / 2 = sigmoid(2u); the CPU's own GeLU operator takes
+    with (nn.GELU of their time), as (1 + tanh(u)) / 2 = sigmoid(2u); the CPU's own GeLU operator takes
     three to five times as long.
     """
 

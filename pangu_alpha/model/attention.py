@@ -1,4 +1,4 @@
-"""Causal multi-head attention, paper equation 2 (divided by the root of the head size, trap 11 of the facts)."""
+"""Causal multi-head attention, paper equation 2, divided by the root of the head size as the official code does."""
 
 # B = batch, S = seq, H = hidden, N = heads, D = head size; a hidden state is [B*S, H], one row a token.
 

@@ -8,7 +8,10 @@ from pangu_alpha.model.numerics import Numerics
 
 
 class Head(nn.Cell):
-    """`hidden word_table^T`, no bias:  [B*S, H], [V, H] -> [B*S, V] in the compute type (facts §1.2)."""
+    """`hidden word_table^T`, no bias:  [B*S, H], [V, H] -> [B*S, V] in the compute type.
+
+    The paper's equation 6 writes a bias; the official code has none.
+    """
 
     def __init__(self, numerics: Numerics) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ _PUBLISHED_WIDTH = 2560  # of the smallest published model that was trained to t
 
 
 def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
-    """The float32 initial value of one parameter, a pure function of (seed, name) (facts §1.3).
+    """The float32 initial value of one parameter, a pure function of (seed, name), as the official code has it.
 
     | parameter                              | value                                   |
     |----------------------------------------|-----------------------------------------|

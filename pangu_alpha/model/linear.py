@@ -14,7 +14,7 @@ class Linear(nn.Cell):
     """`y = x W + b`:  [B*S, in_size] -> [B*S, out_size] in the compute type.
 
     `transposed` keeps the weight as [out, in], the way the released checkpoints keep query, key and value; the
-    others are [in, out] (facts: official `pangu_alpha.py`, nn.Dense against Mapping).
+    others are [in, out] (official `pangu_alpha.py`: nn.Dense against Mapping).
     """
 
     def __init__(self, in_size: int, out_size: int, numerics: Numerics, transposed: bool = False) -> None:

@@ -9,7 +9,7 @@ from pangu_alpha.train.schedule import Schedule
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay acts on the parameter: on all but biases and LayerNorm's gamma and beta (facts §4.4)."""
+    """Whether weight decay acts on the parameter: on all but biases and LayerNorm's gamma and beta."""
     return name.rsplit(".", 1)[-1] not in ("bias", "gamma", "beta")
 
 

@@ -50,8 +50,10 @@ def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[st
         for key, value in values.items():
             found = there.get(section, {}).get(key)
             if found != value:
-                what = "other text or another vocabulary" if section == "text" else (
-                    f"{section}.{key} {found!r}, and {value!r} is asked for now"
+                what = (
+                    "other text or another vocabulary"
+                    if section == "text"
+                    else (f"{section}.{key} {found!r}, and {value!r} is asked for now")
                 )
                 raise PanguError(
                     f"{directory} holds a run with {what}; give this run another train.output "

@@ -12,7 +12,7 @@ from pangu_alpha.config import OptimizerConfig
 class Schedule(LearningRateSchedule):
     """Linear warmup, then decay evaluated on the whole step count: int32 [] or [1] -> float32 of that shape.
 
-    With peak p, floor f, warmup w and decay steps d (facts §4.4, official `utils.py` LearningRate):
+    With peak p, floor f, warmup w and decay steps d (official `utils.py`, LearningRate):
 
         step <  w:  p * step / w
         step >= w:  cosine      f + (p - f) / 2 * (1 + cos(pi * min(step, d) / d))

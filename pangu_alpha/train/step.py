@@ -105,7 +105,7 @@ class TrainStep(nn.Cell):
 
     Gradients are divided by the loss scale and scaled to a global norm of at most `optimizer.clip_norm`.  The update
     is skipped, and with it the optimizer's own step count, where the norm is not finite (an overflow: the loss scale
-    then falls, facts §4.4) or exceeds `norm_limit`.
+    then falls) or exceeds `norm_limit`.
     """
 
     def __init__(self, network: PanguAlphaLoss, config: Config, numerics: Numerics) -> None:
@@ -116,9 +116,7 @@ class TrainStep(nn.Cell):
         self.dynamic_scale = numerics.compute_dtype == ms.float16
         initial = config.loss_scale.initial if self.dynamic_scale else 1.0
         self.loss_scale = Parameter(Tensor(initial, ms.float32), name="loss_scale", requires_grad=False)
-        self.update_scale = nn.DynamicLossScaleUpdateCell(
-            initial, config.loss_scale.factor, config.loss_scale.window
-        )
+        self.update_scale = nn.DynamicLossScaleUpdateCell(initial, config.loss_scale.factor, config.loss_scale.window)
         self.clip_norm = config.optimizer.clip_norm
         self.accumulates = config.train.micro_batches > 1
         if self.accumulates:

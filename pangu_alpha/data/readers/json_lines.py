@@ -25,11 +25,14 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
         except ValueError as error:
             raise PanguError(f"{path}:{number} is not JSON ({error}); mend or remove that line") from error
         if not isinstance(record, dict):
-            raise PanguError(f"{path}:{number} holds a {type(record).__name__}, not an object with the text "
-                             f"under {data.text_key!r}")
+            raise PanguError(
+                f"{path}:{number} holds a {type(record).__name__}, not an object with the text under {data.text_key!r}"
+            )
         if data.text_key not in record:
-            raise PanguError(f"{path}:{number} has no key {data.text_key!r}; its keys: {', '.join(record) or 'none'}; "
-                             f"choose one with data.text_key=…")
+            raise PanguError(
+                f"{path}:{number} has no key {data.text_key!r}; its keys: {', '.join(record) or 'none'}; "
+                f"choose one with data.text_key=…"
+            )
         text = record[data.text_key]
         if text is None:
             continue

@@ -33,8 +33,10 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
             file = pyarrow.parquet.ParquetFile(whole)
             names = file.schema_arrow.names
             if data.text_key not in names:
-                raise PanguError(f"{path} has no column {data.text_key!r}; its columns: {', '.join(names) or 'none'}; "
-                                 f"choose one with data.text_key=…")
+                raise PanguError(
+                    f"{path} has no column {data.text_key!r}; its columns: {', '.join(names) or 'none'}; "
+                    f"choose one with data.text_key=…"
+                )
             kind = file.schema_arrow.field(data.text_key).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
                 raise PanguError(f"{path}: column {data.text_key!r} holds {kind}, not strings")

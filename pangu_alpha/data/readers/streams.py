@@ -92,8 +92,9 @@ def codec_name(encoding: str) -> str:
     try:
         name = codecs.lookup(encoding).name
     except LookupError:
-        raise UsageError(f"data.encoding is {encoding!r}; allowed: auto, or a codec that Python knows, "
-                         f"for example gbk, big5, utf-16") from None
+        raise UsageError(
+            f"data.encoding is {encoding!r}; allowed: auto, or a codec that Python knows, for example gbk, big5, utf-16"
+        ) from None
     # GB 18030 holds GBK and GB 2312 whole, and files that say GBK often use it.
     return {"gbk": "gb18030", "gb2312": "gb18030", "utf-8": "utf-8-sig"}.get(name, name)
 
@@ -128,8 +129,10 @@ def _wrong_encoding(path: Path, encoding: str, codec: str) -> PanguError:
         return PanguError(f"{path} is not {tried}; it looks like {guess.upper()}: {mend}")
     if b"\0" in head:
         return PanguError(f"{path} is not {tried}; it holds zero bytes, so it may not be text at all: leave it out")
-    return PanguError(f"{path} is not {tried}: line {_first_bad_line(path, codec)} cannot be decoded; "
-                      f"mend that line, or name the encoding with data.encoding=…")
+    return PanguError(
+        f"{path} is not {tried}: line {_first_bad_line(path, codec)} cannot be decoded; "
+        f"mend that line, or name the encoding with data.encoding=…"
+    )
 
 
 def _first_bad_line(path: Path, codec: str) -> int:
