@@ -67,7 +67,7 @@ def describe(prepared: Prepared, seq_length: int) -> str:
         [
             format_table(header, rows, right=range(2, 8)),
             "",
-            f"held out    {held_out:,} of {prepared.documents:,} documents ({share}), chosen by a hash of what they hold",
+            f"held out    {held_out:,} of {prepared.documents:,} documents ({share}), by a hash of their content",
             f"vocabulary  {prepared.tokenizer_path}",
             f"directory   {prepared.directory}",
         ]

@@ -64,8 +64,9 @@ def kept_of_prompt(length: int, capacity: int, max_new_tokens: int) -> int:
 class TokenStream:
     """Iterator over the tokens that continue a prompt; ends after <eot> (not given) or `max_new_tokens`.
 
-    Each token is fed with the position after the one before it, and the query layer is told that position
-    (the released incremental graph tells it 0 every time).  A full cache forgets: the last half of its tokens is fed anew, at positions from 0, and writing goes on.
+    Each token is fed with the position after the one before it, and the query layer is told that position (the
+    released incremental graph tells it 0 every time).  A full cache forgets: the last half of its tokens is fed anew,
+    at positions from 0, and writing goes on.
     An empty prompt asks for a document's first token the way training does: after the end token of another document.
     """
 
