@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangu_alpha.cli.common import add_config_arguments
@@ -69,15 +72,24 @@ def format_summary(config: Config, result: TrainResult, summary: Summary) -> str
     lines += [f"  {prompt}|{_one_line(text)}" for prompt, text in summary.continuations]
     for text, fillings in summary.fillings:
         lines.append(f"  {text}: " + ", ".join(f"{filling} {probability:.0%}" for filling, probability in fillings))
-    directory = result.run.path
+    program, directory = _program(), result.run.path
     lines += [
         "",
         "next:",
-        f"  pangu-alpha generate --checkpoint {directory}        # write with it",
-        f"  pangu-alpha generate --checkpoint {directory} --infill '他[MASK]北京'",
-        "  pangu-alpha train --help                             # your own text, more steps",
+        f"  {program} generate --checkpoint {directory}        (write with it)",
+        f"  {program} generate --checkpoint {directory} --infill '他[MASK]北京'",
+        f"  {program} train --help        (your own text, more steps)",
     ]
     return "\n".join(lines)
+
+
+def _program() -> str:
+    """How to call this program: by its name, or by its path where the environment is not active."""
+    if shutil.which("pangu-alpha"):
+        return "pangu-alpha"
+    installed = Path(sys.executable).parent / "pangu-alpha"
+    here = Path.cwd()
+    return str(installed.relative_to(here) if installed.is_relative_to(here) else installed)
 
 
 def _against(summary: Summary) -> str:

@@ -11,7 +11,11 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """Within the context a first SIGTERM or SIGINT only sets `received`; a second SIGINT interrupts at once."""
+    """Within the context a first SIGTERM or SIGINT only sets `received`; a second SIGINT interrupts at once.
+
+    MindSpore takes SIGINT over whenever a graph runs, keeps it, and answers it by sending SIGTERM to its own process.
+    So Ctrl-C while a graph runs arrives as SIGTERM, and `renew` after the graphs makes a second one count.
+    """
 
     def __init__(self) -> None:
         self.received = ""
@@ -22,6 +26,10 @@ class StopSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._previous[number] = signal.signal(number, self._note)
         return self
+
+    def renew(self) -> None:
+        """Take SIGINT back from MindSpore, after graphs have run."""
+        signal.signal(signal.SIGINT, self._note)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -34,4 +42,4 @@ class StopSignals:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
-        logger.info("%s: the step in hand is finished and a checkpoint is written", self.received)
+        logger.info("stopping: the step in hand is finished and a checkpoint is written")

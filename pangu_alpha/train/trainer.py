@@ -172,6 +172,7 @@ class Trainer:
                     self._show(monitor, self.scores["after"])
                 elif settings.validate_every and self.step % settings.validate_every == 0:
                     self._show(monitor, self._held_out_score(settings.validation_samples))
+                stop.renew()  # a second Ctrl-C does not wait for the checkpoint
                 if last or stop.received or self.step % settings.checkpoint_every == 0:
                     monitor.on_checkpoint(self.save())
                 if stop.received:
