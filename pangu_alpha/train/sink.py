@@ -11,21 +11,26 @@ from pangu_alpha.errors import PanguError
 from pangu_alpha.train.step import TrainStep, read_metrics
 
 
+def require_queue(sink_size: int, device: str) -> None:
+    """Check that a device can be fed the way `train.sink_size` asks for.
+
+    Raises:
+        PanguError: sink mode on a CPU, which has no queue.
+    """
+    if sink_size and device == "cpu":
+        raise PanguError(
+            f"train.sink_size is {sink_size}, but the CPU has no queue for dataset sink mode; "
+            "train.sink_size=0 feeds every step from the host"
+        )
+
+
 class SinkFeed:
     """Runs `sink_size` steps a call on batches that never pass through the host's Python.
 
     The metrics of a call are those of its last step, as in MindSpore's own sink mode.
-
-    Raises:
-        PanguError: the device is a CPU, which has no queue.
     """
 
-    def __init__(self, step: TrainStep, dataset: Any, sink_size: int, device: str) -> None:
-        if device == "cpu":
-            raise PanguError(
-                f"train.sink_size is {sink_size}, but the CPU has no queue for dataset sink mode; "
-                "train.sink_size=0 feeds every step from the host"
-            )
+    def __init__(self, step: TrainStep, dataset: Any, sink_size: int) -> None:
         self._run = ms.data_sink(step, dataset, sink_size=sink_size)
 
     def __call__(self) -> tuple[dict[str, float], np.ndarray]:

@@ -35,7 +35,7 @@ from pangu_alpha.train.metrics import StepMetrics
 from pangu_alpha.train.monitor import Monitor
 from pangu_alpha.train.profile import StepProfiler, parse_steps
 from pangu_alpha.train.run_identity import output_directory, require_same_run, run_identity
-from pangu_alpha.train.sink import SinkFeed
+from pangu_alpha.train.sink import SinkFeed, require_queue
 from pangu_alpha.train.step import Stepper
 from pangu_alpha.train.stop_signals import StopSignals
 from pangu_alpha.train.validation import HeldOutScore, Validator
@@ -77,6 +77,7 @@ def train(config: Config, runs: Path = RUNS) -> TrainResult:
     """
     prepared = prepare(config, runs / "prepared")
     device = set_single_device_context(config.train.device)
+    require_queue(config.train.sink_size, device)
     identity = run_identity(config, prepared.fingerprint)
     run = RunDirectory(output_directory(config, identity, runs))
     with RunLock(run.path):
@@ -99,6 +100,7 @@ class Trainer:
         self.guard = NormGuard(config.train.skip_norm_factor)
         self.step, self.seconds = 0, 0.0
         self.scores: dict[str, HeldOutScore] = {}
+        self.restored_from: Path | None = None
 
     # -- where a run begins ------------------------------------------------------------------------------------------
 
@@ -114,6 +116,7 @@ class Trainer:
                 f"train.resume is never, but {self.run.path} already holds checkpoints; remove it or give another "
                 "train.output"
             )
+        self.restored_from = checkpoint.directory
         state = checkpoint.train_state
         require_same_run(self.run.path, state["identity"], self.identity)
         fill_parameters(self.stepper.step.state_parameters(), checkpoint, self.config)
@@ -147,6 +150,8 @@ class Trainer:
         if self.step < settings.steps:
             peak = peak_speed(self.device, device_name(self.device), settings.peak_tflops)
             monitor = Monitor(self.config, self.run.path, peak=peak, resume_step=self.step)
+            if self.restored_from is not None:
+                monitor.on_checkpoint(self.restored_from)
             with monitor, StopSignals() as stop:
                 if self.step == 0:
                     self._show(monitor, self.scores["before"])
@@ -189,7 +194,7 @@ class Trainer:
             yield from training_batches(self.prepared.train, self.config, settings.batch_size, first, left)
             return
         dataset = build_dataset(self.prepared.train, self.config, settings.batch_size, first, left)
-        feed = SinkFeed(self.stepper.step, dataset, settings.sink_size, self.device)
+        feed = SinkFeed(self.stepper.step, dataset, settings.sink_size)
         for _ in range(left // settings.sink_size):
             yield feed
 
