@@ -84,7 +84,9 @@ def test_settings_are_the_published_ones(trained: Tokenizer, official_model: Pat
     for name in ("model_type", "character_coverage", "max_sentence_length", "byte_fallback", "split_digits",
                  "max_sentencepiece_length", "user_defined_symbols", "split_by_whitespace", "unk_id", "bos_id",
                  "eos_id", "treat_whitespace_as_suffix", "shrinking_factor", "num_sub_iterations"):  # fmt: skip
-        assert getattr(ours.trainer_spec, name) == getattr(published.trainer_spec, name), name
+        value = getattr(published.trainer_spec, name)
+        # A protobuf in pure Python, if MindSpore was imported first, reads a float32 back with other last digits.
+        assert getattr(ours.trainer_spec, name) == (pytest.approx(value) if isinstance(value, float) else value), name
     for name in ("name", "add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"):
         assert getattr(ours.normalizer_spec, name) == getattr(published.normalizer_spec, name), name
     assert not ours.trainer_spec.input  # no path of this machine inside
