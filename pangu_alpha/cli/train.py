@@ -77,9 +77,10 @@ def format_summary(config: Config, result: TrainResult, summary: Summary) -> str
         "",
         "next:",
         f"  {program} generate --checkpoint {directory}        (write with it)",
-        f"  {program} generate --checkpoint {directory} --infill '他[MASK]北京'",
-        f"  {program} train --help        (your own text, more steps)",
     ]
+    if config.model.query_layer:  # a plain GPT can't be asked for a chosen position
+        lines.append(f"  {program} generate --checkpoint {directory} --infill '他[MASK]北京'")
+    lines.append(f"  {program} train --help        (your own text, more steps)")
     return "\n".join(lines)
 
 

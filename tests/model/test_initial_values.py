@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
@@ -84,3 +85,17 @@ def test_a_value_depends_on_seed_and_name_alone(values):
     assert scaled * 2.0 == pytest.approx(values["blocks.1.attention.output.weight"], rel=1e-6)
     for other in (initial_value(name, (64, 64), CONFIG, seed=2), values["blocks.0.attention.query.weight"]):
         assert abs(np.corrcoef(other.reshape(-1), values[name].reshape(-1))[0, 1]) < 5.0 / 64.0
+
+
+def test_narrow_models_may_begin_with_the_signal_of_the_large_one(values):
+    scaled = dataclasses.replace(CONFIG, initial_values="width_scaled")
+    factor = math.sqrt(2560 / 64)
+    for name, value in values.items():
+        found = initial_value(name, value.shape, scaled, seed=1)
+        if name.endswith((".bias", ".beta", ".gamma")):
+            assert np.array_equal(found, value), name
+        else:  # nothing normalises the query table, so it begins with the strength of a normalised state
+            expected = value / 0.02 if name.endswith("query_table") else value * factor
+            assert found == pytest.approx(expected, rel=1e-5), name
+    at_full_width = dataclasses.replace(scaled, hidden_size=2560, num_heads=2)
+    assert initial_value("word_table", (4, 2560), at_full_width, 1).std() == pytest.approx(0.02, rel=0.05)

@@ -1,4 +1,4 @@
-"""PanGu-α in plain NumPy, float64: written from the paper and the official code's description alone, to compare the package with.
+"""PanGu-α in plain NumPy, float64: written from the paper and the official code's description alone.
 
 It shares no code with the package: only the parameters' names and the layout of the linear weights (query, key and
 value as [out, in], the others as [in, out]) are common ground.

@@ -76,8 +76,13 @@ def prepared_folder(base: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *words: str, program: Sequence[str] = ("-m", "pangu_alpha.cli.main")) -> subprocess.Popen:
-    """`pangu-alpha train` with small.yaml in `folder`, in a process of its own; its output is in stdout and stderr."""
+def start(
+    folder: Path,
+    *words: str,
+    program: Sequence[str] = ("-m", "pangu_alpha.cli.main"),
+    before: Callable[[], None] | None = None,
+) -> subprocess.Popen:
+    """`pangu-alpha train` with small.yaml in `folder`, in a process of its own that calls `before` at its beginning."""
     return subprocess.Popen(
         [sys.executable, *program, "train", "--config", "small.yaml", *words],
         cwd=folder,
@@ -85,6 +90,7 @@ def start(folder: Path, *words: str, program: Sequence[str] = ("-m", "pangu_alph
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        preexec_fn=before,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
     )
 
@@ -121,5 +127,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @functools.cache
 def finished_run(folder: Path) -> tuple[Path, str, str]:
     """A run of all steps in one go: its directory, and what it wrote to stdout and stderr."""
-    out, err = finish(start(folder, "train.output=whole", "report.prompts=[服务]", "report.infills=[很[MASK]]"))
+    words = ("report.prompts=[服务, 房间]", "report.infills=[很[MASK]]", "report.baseline=true")
+    out, err = finish(start(folder, "train.output=whole", *words))
     return folder / "whole", out, err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.checkpoint.load import Checkpoint, list_checkpoints
-from tests.train.small_run import CHECKPOINT_EVERY, STEPS, finish, finished_run, folder, rows, start  # noqa: F401
+from tests.train.small_run import CHECKPOINT_EVERY, STEPS, finish, finished_run, rows, start
 
 KILLED_AT = 7
 DRIVER = Path(__file__).with_name("killed_training.py")
@@ -17,7 +17,7 @@ TIMES = {"seconds", "tokens_per_second", "utilisation", "memory"}
 
 
 @pytest.fixture(scope="module")
-def runs(folder: Path) -> tuple[Path, Path]:  # noqa: F811
+def runs(folder: Path) -> tuple[Path, Path]:
     """Directories of the run in one go, and of the one that was killed at step 7 and continued."""
     # Both at once, as there are two cores.
     killed = start(folder, "train.output=parts", program=(str(DRIVER), str(KILLED_AT)))

@@ -12,7 +12,7 @@ import pytest
 
 from pangu_alpha.checkpoint.load import list_checkpoints
 from pangu_alpha.train.stop_signals import StopSignals
-from tests.train.small_run import finish, folder, rows, start, wait_until  # noqa: F401
+from tests.train.small_run import finish, rows, start, wait_until
 
 
 def test_a_first_signal_is_noted_and_handlers_come_back() -> None:
@@ -67,7 +67,7 @@ def test_after_a_graph_a_second_ctrl_c_interrupts(tmp_path: Path, repository: Pa
     assert done.stdout.split() == ["noted", "noted", "interrupted"], done.stderr
 
 
-def test_training_stops_within_a_step_and_the_same_command_continues(folder: Path) -> None:  # noqa: F811
+def test_training_stops_within_a_step_and_the_same_command_continues(folder: Path) -> None:
     run = folder / "stopped"
     words = ("train.output=stopped", "train.steps=100000", "train.checkpoint_every=100000", "train.validate_every=0")
     first = 0

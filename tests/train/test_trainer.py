@@ -25,11 +25,11 @@ from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
 from pangu_alpha.train.trainer import TrainResult, train
 from pangu_alpha.train.validation import HeldOutScore
-from tests.train.small_run import STEPS, finished_run, folder, rows  # noqa: F401
+from tests.train.small_run import STEPS, finished_run, rows
 
 
 @pytest.fixture
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Train in this process, with settings that lie over those of small.yaml."""
     monkeypatch.chdir(folder)
 
@@ -40,7 +40,7 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path) -> Path:  # noqa: F811
+def whole(folder: Path) -> Path:
     return finished_run(folder)[0]
 
 

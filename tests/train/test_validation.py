@@ -16,10 +16,9 @@ from pangu_alpha.model.loss import PAD_ID
 from pangu_alpha.train.validation import HeldOutScore, Validator
 from tests.reference import numpy_pangu
 from tests.reference.small_model import noisy_model, reference_shape, weights_of
-from tests.train.small_run import folder  # noqa: F401
 
 
-def test_a_score_is_the_sum_that_numpy_finds_and_every_token_counts_once(folder: Path) -> None:  # noqa: F811
+def test_a_score_is_the_sum_that_numpy_finds_and_every_token_counts_once(folder: Path) -> None:
     config = load_config(str(folder / "small.yaml"), []).config
     prepared = prepare(config, folder / "runs" / "prepared")
     model = noisy_model(config.model, noise=0.05)
