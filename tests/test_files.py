@@ -50,9 +50,11 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "set"
-    script = ("import os, signal, sys\nfrom pangu_alpha.files import atomic_directory\n"
-              "with atomic_directory(sys.argv[1]) as partial:\n"
-              "    (partial / 'half').write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    script = (
+        "import os, signal, sys\nfrom pangu_alpha.files import atomic_directory\n"
+        "with atomic_directory(sys.argv[1]) as partial:\n"
+        "    (partial / 'half').write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
     subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     left = list(tmp_path.iterdir())
     assert len(left) == 1 and left[0].name.endswith(".partial")
@@ -62,8 +64,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_replaced_directory_comes_back_after_a_kill_between_the_renames(tmp_path: Path) -> None:
-    finished = subprocess.run([sys.executable, "-c", "import os, socket; print(socket.gethostname(), os.getpid())"],
-                              capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", "import os, socket; print(socket.gethostname(), os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     host, process = finished.stdout.split()
     aside = tmp_path / f".set.{host}.{process}.partial.old"
     aside.mkdir()
@@ -87,11 +93,13 @@ except PanguError as error:
 
 
 def test_a_write_beyond_a_limit_is_one_line(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "big")], capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "big")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
-        f"cannot write {tmp_path / 'big'}: the file would exceed the size that this process may write (see ulimit -f)"]
+        f"cannot write {tmp_path / 'big'}: the file would exceed the size that this process may write (see ulimit -f)"
+    ]
     assert not list(tmp_path.iterdir())
 
 
@@ -147,6 +155,8 @@ def test_reasons() -> None:
 
 def test_directory_that_cannot_be_made_several_levels_up_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(PanguError, match="cannot write .*a part of its path is a file"), \
-            atomic_write(tmp_path / "taken" / "a" / "b" / "file.txt"):
+    with (
+        pytest.raises(PanguError, match="cannot write .*a part of its path is a file"),
+        atomic_write(tmp_path / "taken" / "a" / "b" / "file.txt"),
+    ):
         pass

@@ -11,7 +11,12 @@ from pangu_alpha.progress import Progress, format_duration, track
 
 def test_durations() -> None:
     assert [format_duration(seconds) for seconds in (0.2, 59.4, 59.6, 3599.4, 7500)] == [
-        "0 s", "59 s", "1 min 00 s", "59 min 59 s", "2 h 05 min"]
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "59 min 59 s",
+        "2 h 05 min",
+    ]
 
 
 def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

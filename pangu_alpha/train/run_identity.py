@@ -46,9 +46,10 @@ def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[st
     Raises:
         PanguError: one line with the first setting that differs.
     """
+    before = run_identity(Config(), "")  # a setting that is newer than the run had its default then
     for section, values in here.items():
         for key, value in values.items():
-            found = there.get(section, {}).get(key)
+            found = there.get(section, {}).get(key, before[section][key])
             if found != value:
                 what = (
                     "other text or another vocabulary"

@@ -26,9 +26,14 @@ def vocabulary_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vocabulary of single characters with the published control tokens at their ids."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([" ".join(CHARACTERS + "0123456789。")] * 5), model_writer=model, model_type="unigram",
-        vocab_size=70, hard_vocab_limit=False, minloglevel=2,
-        user_defined_symbols=["▃", "▂", "<sep>", "<pad>", "<mask>", "<eod>", "<eot>"])
+        sentence_iterator=iter([" ".join(CHARACTERS + "0123456789。")] * 5),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=70,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        user_defined_symbols=["▃", "▂", "<sep>", "<pad>", "<mask>", "<eod>", "<eot>"],
+    )
     path = tmp_path_factory.mktemp("vocabulary") / "vocab.model"
     path.write_bytes(model.getvalue())
     return path
@@ -40,10 +45,11 @@ def make_config(vocabulary_file: Path) -> Callable[..., Config]:
 
     def make(*sources: object, seq_length: int = 16, vocab_size: int = 100, **data: object) -> Config:
         return Config(
-            name="small", model=ModelConfig(vocab_size, hidden_size=32, num_heads=2, num_layers=2,
-                                            seq_length=seq_length),
+            name="small",
+            model=ModelConfig(vocab_size, hidden_size=32, num_heads=2, num_layers=2, seq_length=seq_length),
             tokenizer=TokenizerConfig(kind="file", path=str(vocabulary_file)),
-            data=DataConfig(sources=tuple(map(str, sources)), **{"workers": 1} | data))  # type: ignore[arg-type]
+            data=DataConfig(sources=tuple(map(str, sources)), **{"workers": 1} | data),
+        )  # type: ignore[arg-type]
 
     return make
 

@@ -14,8 +14,9 @@ from pangu_alpha.data.packing import write_records
 from pangu_alpha.data.prepare import prepare
 
 
-def test_both_models_are_measured_on_the_same_text(make_config: Callable[..., Config], text_file: Path,
-                                                   tmp_path: Path) -> None:
+def test_both_models_are_measured_on_the_same_text(
+    make_config: Callable[..., Config], text_file: Path, tmp_path: Path
+) -> None:
     """The texts spelled back from ids are the documents themselves, where the vocabulary knows every character."""
     prepared = prepare(make_config(text_file, held_out_share=0.2, tail="pad"), tmp_path / "prepared")
     documents = sorted(set(text_file.read_text(encoding="utf-8").split("\n\n")), key=packing_key)

@@ -114,7 +114,8 @@ def test_it_learns() -> None:
     assert model.bits(["好很气天天今。"]) > 20
     # Documents are told apart: two ends cost more than one text.
     assert model.bits(["今天天气很好。", "明天天气不好。"]) == pytest.approx(
-        model.bits(["今天天气很好。"]) + model.bits(["明天天气不好。"]))
+        model.bits(["今天天气很好。"]) + model.bits(["明天天气不好。"])
+    )
 
 
 def test_small_texts() -> None:

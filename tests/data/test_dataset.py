@@ -39,8 +39,11 @@ def files(samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Samp
 
 @pytest.fixture()
 def config() -> Config:
-    return Config(model=ModelConfig(hidden_size=32, num_heads=2, num_layers=2, seq_length=LENGTH - 1),
-                  data=DataConfig(order="mixed", permuted_share=0.5, span_length=4), train=TrainConfig(seed=7))
+    return Config(
+        model=ModelConfig(hidden_size=32, num_heads=2, num_layers=2, seq_length=LENGTH - 1),
+        data=DataConfig(order="mixed", permuted_share=0.5, span_length=4),
+        train=TrainConfig(seed=7),
+    )
 
 
 def names(batches: list[Batch]) -> list[int]:
@@ -53,7 +56,7 @@ def take(files: SampleFiles, config: Config, batch_size: int, steps: int, **sett
 
 def test_every_epoch_visits_every_sample_in_another_order(files: SampleFiles, config: Config) -> None:
     visited = names(take(files, config, 8, 20))
-    epochs = [visited[start:start + SAMPLES] for start in range(0, 150, SAMPLES)]
+    epochs = [visited[start : start + SAMPLES] for start in range(0, 150, SAMPLES)]
     assert all(sorted(epoch) == list(range(SAMPLES)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != list(range(SAMPLES))
     other = names(take(files, replace(config, train=TrainConfig(seed=8)), 8, 5))
@@ -93,7 +96,8 @@ def test_windows_do_not_show(files: SampleFiles, config: Config, monkeypatch: py
 
 
 def test_each_sample_enters_in_the_order_of_its_epoch_and_number(
-        files: SampleFiles, config: Config, samples: np.ndarray) -> None:
+    files: SampleFiles, config: Config, samples: np.ndarray
+) -> None:
     permuted = 0
     for position, (batch, row) in enumerate((batch, row) for batch in take(files, config, 8, 14) for row in range(8)):
         number = int(batch.tokens[row, 0]) - 100
@@ -113,8 +117,9 @@ def test_the_mindspore_dataset_gives_the_same(files: SampleFiles, config: Config
         given = list(dataset.create_tuple_iterator(num_epochs=1, output_numpy=True))
         assert len(given) == 9
         for one, other in zip(expected, given, strict=True):
-            assert all(again.dtype == np.int32 and (array == again).all()
-                       for array, again in zip(one, other, strict=True))
+            assert all(
+                again.dtype == np.int32 and (array == again).all() for array, again in zip(one, other, strict=True)
+            )
 
 
 def test_a_reader_left_early_does_not_hang(files: SampleFiles, config: Config) -> None:
@@ -125,8 +130,9 @@ def test_a_reader_left_early_does_not_hang(files: SampleFiles, config: Config) -
 
 
 def test_reading_ahead_gives_the_same_and_keeps_errors_short(files: SampleFiles, config: Config) -> None:
-    for one, other in zip(iterate_batches(files, config, 8, 16, 9), training_batches(files, config, 8, 16, 9),
-                          strict=True):
+    for one, other in zip(
+        iterate_batches(files, config, 8, 16, 9), training_batches(files, config, 8, 16, 9), strict=True
+    ):
         assert all((array == again).all() for array, again in zip(one, other, strict=True))
     next(training_batches(files, config, 8, 16, 9))
     with pytest.raises(PanguError) as caught:

@@ -30,8 +30,12 @@ def samples(padded: bool = True) -> st.SearchStrategy[np.ndarray]:
 
     token = st.integers(10, 40)
     end = st.sampled_from([True, False, False, False, False])
-    return st.builds(build, st.lists(token, min_size=40, max_size=60), st.lists(end, min_size=2, max_size=60),
-                     st.integers(0, 5) if padded else st.just(0)).filter(lambda ids: len(ids) >= 2)
+    return st.builds(
+        build,
+        st.lists(token, min_size=40, max_size=60),
+        st.lists(end, min_size=2, max_size=60),
+        st.integers(0, 5) if padded else st.just(0),
+    ).filter(lambda ids: len(ids) >= 2)
 
 
 def published_arrays(ids: np.ndarray) -> tuple[list[int], list[int], list[list[int]]]:
@@ -85,26 +89,28 @@ def documents_of(ids: np.ndarray) -> list[range]:
 
 @given(samples(), st.integers(2, 9), st.integers(0, 3), st.integers(0, 3), st.integers(0, 1000))
 def test_the_order_is_a_permutation_that_respects_documents_and_spans(
-        ids: np.ndarray, span: int, seed: int, epoch: int, index: int) -> None:
+    ids: np.ndarray, span: int, seed: int, epoch: int, index: int
+) -> None:
     order = entry_order(ids, seed, epoch, index, "permuted", 0.0, span).tolist()
     assert sorted(order) == list(range(len(ids)))
     assert order[-1] == len(ids) - 1
     for document in documents_of(ids):
         first, last = document[0], document[-1]
-        entered = order[first:last + 1]
+        entered = order[first : last + 1]
         assert sorted(entered) == list(document)  # documents enter one after the other
         assert entered[0] == first and entered[-1] == last
         interior = document[1:-1]
         for start in range(0, len(interior), span):
-            part = interior[start:start + span]
-            assert sorted(order[part[0]:part[-1] + 1]) == list(part)
+            part = interior[start : start + span]
+            assert sorted(order[part[0] : part[-1] + 1]) == list(part)
         if ids[first] == PAD:
             assert entered == list(document)
 
 
 @given(samples(), st.booleans(), st.booleans(), st.integers(0, 1000))
-def test_arrays_follow_the_convention_token_by_token(ids: np.ndarray, reset_positions: bool, reset_attention: bool,
-                                                     index: int) -> None:
+def test_arrays_follow_the_convention_token_by_token(
+    ids: np.ndarray, reset_positions: bool, reset_attention: bool, index: int
+) -> None:
     order = entry_order(ids, 1, 0, index, "permuted", 0.0, 4).tolist()
     batch = arrange(ids, np.array(order), reset_positions, reset_attention)
     document = {place: number for number, places in enumerate(documents_of(ids)) for place in places}
@@ -142,7 +148,7 @@ def test_no_step_asks_for_what_it_has_seen_or_the_same_twice(ids: np.ndarray, in
         if inside:
             asked = (int(batch.segments[n]), int(batch.query_positions[n]) + 1)
             asked_in_segment[asked] += 1
-            seen = batch.positions[:n + 1][batch.segments[:n + 1] == asked[0]]
+            seen = batch.positions[: n + 1][batch.segments[: n + 1] == asked[0]]
             assert asked[1] not in seen
     assert not asked_in_segment or max(asked_in_segment.values()) == 1
 
@@ -151,14 +157,17 @@ def text_of(length: int) -> np.ndarray:
     return np.arange(10, 10 + length, dtype=np.int32)
 
 
-@pytest.mark.parametrize("ids", [
-    [9, 9, 11, 12, 9, 13],  # adjacent ends, and a sample that begins with one
-    [11, 12, 13, 14, 15, 9],  # ends with an end token
-    [11, 12, 13, 14, 15, 16],  # one document, longer than the sample on both sides
-    [11, 9],
-    [9, 9],
-    [11, 12, 9, 6, 6, 6],
-])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [9, 9, 11, 12, 9, 13],  # adjacent ends, and a sample that begins with one
+        [11, 12, 13, 14, 15, 9],  # ends with an end token
+        [11, 12, 13, 14, 15, 16],  # one document, longer than the sample on both sides
+        [11, 9],
+        [9, 9],
+        [11, 12, 9, 6, 6, 6],
+    ],
+)
 def test_small_samples(ids: list[int]) -> None:
     array = np.array(ids, np.int32)
     for index in range(20):
@@ -187,13 +196,15 @@ def test_the_order_of_a_key_never_changes() -> None:
 def test_mixed_draws_the_share_and_keeps_the_rest_sequential(seed: int) -> None:
     ids = text_of(40)
     count = 2000
-    permuted = sum((entry_order(ids, seed, 0, index, "mixed", 0.25, 16) != np.arange(40)).any()
-                   for index in range(count))
+    permuted = sum(
+        (entry_order(ids, seed, 0, index, "mixed", 0.25, 16) != np.arange(40)).any() for index in range(count)
+    )
     assert abs(permuted / count - 0.25) < 5 * (0.25 * 0.75 / count) ** 0.5
     # Which order a permuted sample gets does not hang on the share.
     index = next(i for i in range(count) if (entry_order(ids, seed, 0, i, "mixed", 0.25, 16) != np.arange(40)).any())
-    assert (entry_order(ids, seed, 0, index, "mixed", 0.25, 16)
-            == entry_order(ids, seed, 0, index, "permuted", 0.0, 16)).all()
+    assert (
+        entry_order(ids, seed, 0, index, "mixed", 0.25, 16) == entry_order(ids, seed, 0, index, "permuted", 0.0, 16)
+    ).all()
 
 
 def test_every_order_of_a_span_is_as_likely() -> None:

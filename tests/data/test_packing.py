@@ -23,7 +23,7 @@ def test_training_samples_follow_one_another(count: int, seq_length: int) -> Non
     whole = count // (seq_length + 1) * (seq_length + 1)
     assert dropped.shape == (count // (seq_length + 1), seq_length + 1)
     assert dropped.reshape(-1).tolist() == ids[:whole].tolist()
-    assert (padded[:len(dropped)] == dropped).all()
+    assert (padded[: len(dropped)] == dropped).all()
     rest = count - whole
     assert len(padded) == len(dropped) + (rest > 1)
     if rest > 1:

@@ -91,14 +91,18 @@ def test_what_is_there_and_unchanged_is_taken(make_config: MakeConfig, text_file
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == made
     # Another text, length, share: other data, beside the first.
     text_file.write_text(text_file.read_text(encoding="utf-8") + "\n\n今天是个好天气", encoding="utf-8")
-    others = [prepare(config, root), prepare(make_config(text_file, seq_length=8), root),
-              prepare(make_config(text_file, held_out_share=0.5), root)]
+    others = [
+        prepare(config, root),
+        prepare(make_config(text_file, seq_length=8), root),
+        prepare(make_config(text_file, held_out_share=0.5), root),
+    ]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 4
     assert len(list(root.iterdir())) == 4
 
 
-def test_the_same_in_any_number_of_processes(make_config: MakeConfig, text_file: Path, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_in_any_number_of_processes(
+    make_config: MakeConfig, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pangu_alpha.data.encoding_pool as encoding_pool
 
     monkeypatch.setattr(encoding_pool, "_CHARACTERS_OF_A_JOB", 5000)
@@ -127,8 +131,11 @@ def test_a_text_too_small(make_config: MakeConfig, tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("今天是好天气", encoding="utf-8")
     root = tmp_path / "prepared"
-    with pytest.raises(PanguError, match=r"^the training text gives \d+ tokens, but one sample of model.seq_length 64 "
-                                         r"needs 65: add about \d+ characters, lower model.seq_length, or set"):
+    with pytest.raises(
+        PanguError,
+        match=r"^the training text gives \d+ tokens, but one sample of model.seq_length 64 "
+        r"needs 65: add about \d+ characters, lower model.seq_length, or set",
+    ):
         prepare(make_config(path, seq_length=64, held_out_share=0.0), root)
     assert not list(root.iterdir())
     padded = prepare(make_config(path, seq_length=64, held_out_share=0.0, tail="pad"), root)
@@ -154,8 +161,9 @@ def test_a_vocabulary_larger_than_the_model(make_config: MakeConfig, text_file: 
         prepare(missing, tmp_path / "prepared")
 
 
-def test_no_space_is_one_line_and_leaves_nothing(make_config: MakeConfig, text_file: Path, tmp_path: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_is_one_line_and_leaves_nothing(
+    make_config: MakeConfig, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 0))
     with pytest.raises(PanguError, match="no space for the packed text"):
@@ -182,14 +190,25 @@ prepare(load_config(None, sys.argv[2:]).config, Path(sys.argv[1]))
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_preparation_leaves_nothing_that_counts(
-        make_config: MakeConfig, text_file: Path, tmp_path: Path, how: signal.Signals) -> None:
+    make_config: MakeConfig, text_file: Path, tmp_path: Path, how: signal.Signals
+) -> None:
     config = make_config(text_file)
     root = tmp_path / "prepared"
-    words = ["name=small", f"data.sources=[{text_file}]", "data.workers=1", "model.seq_length=16",
-             "model.hidden_size=32", "model.num_heads=2", "model.num_layers=2", "model.vocab_size=100",
-             "tokenizer.kind=file", f"tokenizer.path={config.tokenizer.path}"]
-    with subprocess.Popen([sys.executable, "-c", SLOW_PREPARATION, str(root), *words], stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL) as process:
+    words = [
+        "name=small",
+        f"data.sources=[{text_file}]",
+        "data.workers=1",
+        "model.seq_length=16",
+        "model.hidden_size=32",
+        "model.num_heads=2",
+        "model.num_layers=2",
+        "model.vocab_size=100",
+        "tokenizer.kind=file",
+        f"tokenizer.path={config.tokenizer.path}",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_PREPARATION, str(root), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == b"written\n"
         time.sleep(0.1)
         process.send_signal(how)
@@ -220,8 +239,11 @@ def test_official_records_train_as_they_are(make_config: MakeConfig, records: Pa
     everything = np.concatenate(list(read_records(tuple(sorted(records.glob("*.mindrecord"))), 8)))
     held_out = np.concatenate(list(read_records(prepared.valid_files, 8)))
     assert prepared.train_samples + prepared.valid_samples == 120 and 2 < prepared.valid_samples < 30
-    seen = {tuple(sorted([*tokens, *labels])) for batch in iterate_batches(prepared.train, config, 4, 0, 60)
-            for tokens, labels in zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True)}
+    seen = {
+        tuple(sorted([*tokens, *labels]))
+        for batch in iterate_batches(prepared.train, config, 4, 0, 60)
+        for tokens, labels in zip(batch.tokens.tolist(), batch.labels.tolist(), strict=True)
+    }
     rows = [row for row in everything.tolist() if row not in held_out.tolist()]
     assert seen == {tuple(sorted([*row[:-1], *row[1:]])) for row in rows}
     assert prepare(config, tmp_path / "prepared") == prepared
@@ -233,8 +255,11 @@ def test_official_records_train_as_they_are(make_config: MakeConfig, records: Pa
 
 def test_records_that_do_not_fit(make_config: MakeConfig, records: Path, text_file: Path, tmp_path: Path) -> None:
     root = tmp_path / "prepared"
-    with pytest.raises(PanguError, match=r"first_00000\.mindrecord holds samples of 17 ids, but model\.seq_length 32 "
-                                         r"needs 33; set model\.seq_length=16"):
+    with pytest.raises(
+        PanguError,
+        match=r"first_00000\.mindrecord holds samples of 17 ids, but model\.seq_length 32 "
+        r"needs 33; set model\.seq_length=16",
+    ):
         prepare(make_config(records, seq_length=32), root)
     first = records / "first_00000.mindrecord"
     write_records(np.full((3, 17), 55, np.int32), records, "third")
@@ -279,8 +304,9 @@ def test_the_vocabulary_never_sees_held_out_text(make_config: MakeConfig, tmp_pa
     assert tokenizer.decode(tokenizer.encode("天囧气")) == "天⁇气"
 
 
-def test_the_official_vocabulary(make_config: MakeConfig, text_file: Path, tmp_path: Path, shared_data: Path,
-                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_official_vocabulary(
+    make_config: MakeConfig, text_file: Path, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = replace(make_config(text_file, vocab_size=40_000), tokenizer=TokenizerConfig("official"))
     with pytest.raises(PanguError, match=r"pangu-alpha tokenizer official"):

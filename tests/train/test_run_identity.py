@@ -97,3 +97,13 @@ def test_a_directory_that_is_given_is_taken() -> None:
     config = Config(train=dataclasses.replace(Config().train, output="somewhere/else"))
     assert output_directory(config, run_identity(config, "text"), Path("runs")) == Path("somewhere/else")
     assert output_directory(Config(name="mine"), run_identity(Config(), "text"), Path("runs")).name.startswith("mine-")
+
+
+def test_a_setting_newer_than_the_run_counts_as_its_default() -> None:
+    here = run_identity(Config(), "text")
+    there = {section: dict(values) for section, values in here.items()}
+    del there["model"]["initial_values"]
+    require_same_run(Path("run"), there, here)
+    changed = dataclasses.replace(Config(), model=dataclasses.replace(Config().model, initial_values="width_scaled"))
+    with pytest.raises(PanguError, match="model.initial_values 'published', and 'width_scaled'"):
+        require_same_run(Path("run"), there, run_identity(changed, "text"))
