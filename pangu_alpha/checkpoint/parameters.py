@@ -17,8 +17,8 @@ def fill_parameters(
     """Give every parameter the value of the tensor of its name, one tensor in memory at a time.
 
     Call it before the first training step of a process: once the compiled step has run, MindSpore no longer takes new
-    values of the moments from the host.  Nothing is changed unless all names and shapes fit.  float16 and float32 are converted into each other where the
-    parameter's type differs from the stored one.
+    values of the moments from the host.  Nothing is changed unless all names and shapes fit.  float16 and float32 are
+    converted into each other where the parameter's type differs from the stored one.
 
     Args:
         parameters: of the model, or of the whole training run.

@@ -7,7 +7,6 @@ import pytest
 
 from pangu_alpha.cli.main import main
 from pangu_alpha.config import Config
-from tests.data.conftest import make_config, text_file, vocabulary_file  # noqa: F401
 
 
 def words(repository: Path, config: Config, root: Path) -> list[str]:
@@ -30,7 +29,7 @@ def test_a_table_of_what_came_out(
     repository: Path,
     make_config: Callable[..., Config],
     text_file: Path,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(words(repository, make_config(text_file), tmp_path / "prepared")) == 0
@@ -48,7 +47,7 @@ def test_a_table_of_what_came_out(
 def test_a_missing_source_is_one_line(
     repository: Path,
     make_config: Callable[..., Config],
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(words(repository, make_config(tmp_path / "no.txt"), tmp_path / "prepared")) == 1

@@ -180,7 +180,7 @@ def test_a_vocabulary_larger_than_the_model(refused, tmp_path: Path) -> None:
     ("word", "message"),
     [
         ("train.step=5", "train.steps"),
-        ("modell.hidden_size=5", "model"),
+        ("models.hidden_size=5", "model"),
         ("train.steps=many", "train.steps"),
         ("train.steps=0", "train.steps"),
         ("model.num_heads=5", "it must divide hidden_size 32"),
