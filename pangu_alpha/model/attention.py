@@ -13,6 +13,7 @@ from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.dropout import Dropout
 from pangu_alpha.model.linear import Linear
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.operators import Softmax
 
 
 class Attention(nn.Cell):
@@ -32,7 +33,7 @@ class Attention(nn.Cell):
         self.dropout = Dropout(config.dropout, site, numerics)
         self.query_key = ops.BatchMatMul(transpose_b=True)
         self.add_mask = ops.Add()
-        self.softmax = ops.Softmax(axis=-1)
+        self.softmax = ops.Softmax(axis=-1) if numerics.fused_operators else Softmax()
         self.weights_value = ops.BatchMatMul()
         self.reshape = ops.Reshape()
         self.transpose = ops.Transpose()
@@ -49,18 +50,18 @@ class Attention(nn.Cell):
         return self.reshape(self.transpose(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1, S, T] -> weights float32 [B, N, S, T]."""
-        scores = self.cast(self.query_key(query, key) * self.scale, ms.float32)
+        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> weights float32 [B, N, S, T]."""
+        scores = self.cast(self.query_key(query * self.scale, key), ms.float32)
         return self.softmax(self.add_mask(scores, mask))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
-        """[B, N, S, D], twice [B, N, T, D], mask [B, 1, S, T] -> [B*S, H] after the output projection."""
+        """[B, N, S, D], twice [B, N, T, D], mask [B, 1 or N, S, T] -> [B*S, H] after the output projection."""
         weights = self.cast(self.weights(query, key, mask), self.compute_dtype)
         context = self.weights_value(self.dropout(weights, dropout_key), value)  # [B, N, S, D]
         return self.output(self.merge_heads(context))
 
     def construct(self, query_input: Tensor, hidden: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
-        """[B*S, H], [B*S, H], additive mask [B, 1, S, S] -> [B*S, H]."""
+        """[B*S, H], [B*S, H], additive mask [B, 1 or N, S, S] -> [B*S, H]."""
         batch = mask.shape[0]
         query = self.split_heads(self.query(query_input), batch)
         key = self.split_heads(self.key(hidden), batch)

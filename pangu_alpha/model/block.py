@@ -40,7 +40,7 @@ class Block(nn.Cell):
         return self.add_feed_forward(hidden, self.feed_forward_dropout(transformed, dropout_key))
 
     def construct(self, hidden: Tensor, mask: Tensor, query_input: Tensor = None, dropout_key: Tensor = None) -> Tensor:
-        """hidden [B*S, H], additive mask [B, 1, S, S], query input [B*S, H] or None -> [B*S, H]."""
+        """hidden [B*S, H], additive mask [B, 1 or N, S, S], query input [B*S, H] or None -> [B*S, H]."""
         normed = self.attention_norm(hidden)
         asking = normed if query_input is None else query_input
         return self.add_attended(hidden, self.attention(asking, normed, mask, dropout_key), dropout_key)

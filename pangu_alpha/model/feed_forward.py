@@ -5,7 +5,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn
 
 from pangu_alpha.config import ModelConfig
-from pangu_alpha.model.activation import ACTIVATIONS
+from pangu_alpha.model.activation import build_activation
 from pangu_alpha.model.linear import Linear
 from pangu_alpha.model.numerics import Numerics
 
@@ -16,7 +16,7 @@ class FeedForward(nn.Cell):
     def __init__(self, config: ModelConfig, numerics: Numerics) -> None:
         super().__init__()
         self.inner = Linear(config.hidden_size, config.feed_forward_size, numerics)
-        self.activation = ACTIVATIONS[config.activation]()
+        self.activation = build_activation(config.activation, numerics)
         self.output = Linear(config.feed_forward_size, config.hidden_size, numerics)
 
     def construct(self, hidden: Tensor) -> Tensor:

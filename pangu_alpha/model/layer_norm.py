@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.operators import AddBias, Normalize, ScaleColumns
 from pangu_alpha.model.parameter import new_parameter
 
 
@@ -19,10 +20,9 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.gamma = new_parameter("gamma", hidden_size)
         self.beta = new_parameter("beta", hidden_size)
-        self.epsilon = epsilon
-        self.mean, self.variance = ops.ReduceMean(keep_dims=True), ops.ReduceMean(keep_dims=True)
-        self.subtract, self.square, self.rsqrt = ops.Sub(), ops.Square(), ops.Rsqrt()
-        self.normalize, self.scale, self.shift = ops.Mul(), ops.Mul(), ops.Add()
+        self.fused = numerics.fused_operators
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+        self.normalize, self.scale, self.shift = Normalize(epsilon), ScaleColumns(), AddBias()
         self.to_float32 = ops.Cast()
         self.to_compute = ops.Cast()
         self.compute_dtype = numerics.compute_dtype
@@ -30,7 +30,9 @@ class LayerNorm(nn.Cell):
     def construct(self, hidden: Tensor) -> Tensor:
         """[B*S, H] -> [B*S, H]."""
         hidden = self.to_float32(hidden, ms.float32)
-        centered = self.subtract(hidden, self.mean(hidden, -1))
-        deviation = self.rsqrt(self.variance(self.square(centered), -1) + self.epsilon)  # [B*S, 1]
-        normed = self.normalize(centered, deviation)
-        return self.to_compute(self.shift(self.scale(normed, self.gamma), self.beta), self.compute_dtype)
+        if self.fused:
+            normed, _, _ = self.layer_norm(hidden, self.gamma, self.beta)
+        else:
+            normed, _ = self.normalize(hidden)
+            normed = self.shift(self.scale(normed, self.gamma), self.beta)
+        return self.to_compute(normed, self.compute_dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from mindspore import Tensor, nn, ops
 
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.operators import AddBias
 from pangu_alpha.model.parameter import new_parameter
 
 
@@ -22,7 +23,7 @@ class Linear(nn.Cell):
         self.weight = new_parameter("weight", *((out_size, in_size) if transposed else (in_size, out_size)))
         self.bias = new_parameter("bias", out_size)
         self.matmul = ops.MatMul(transpose_b=transposed)
-        self.add_bias = ops.Add()
+        self.add_bias = ops.BiasAdd() if numerics.fused_operators else AddBias()
         self.cast = ops.Cast()
         self.compute_dtype = numerics.compute_dtype
 

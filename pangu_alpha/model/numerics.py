@@ -1,4 +1,4 @@
-"""In which types and with which generator of dropout masks a model computes on a device."""
+"""In which types, with which operators and with which generator of dropout masks a model computes on a device."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Numerics:
     """Type of matrix products and of the residual stream; LayerNorm, softmax and loss are float32 always."""
     counter_dropout: bool = True
     """True: dropout masks are computed in the graph by counter; False: by the framework's Dropout."""
+    fused_operators: bool = False
+    """True: MindSpore's own LayerNorm, softmax and bias, which accelerators have in one piece; False: `operators`."""
 
 
 def resolve_numerics(config: ModelConfig, device: str) -> Numerics:
@@ -24,4 +26,4 @@ def resolve_numerics(config: ModelConfig, device: str) -> Numerics:
     on_cpu = device == "cpu"
     dtype = {"auto": ms.float32 if on_cpu else ms.float16, "float32": ms.float32, "float16": ms.float16}
     counter = {"auto": on_cpu, "counter": True, "framework": False}
-    return Numerics(dtype[config.compute_dtype], counter[config.dropout_generator])
+    return Numerics(dtype[config.compute_dtype], counter[config.dropout_generator], fused_operators=not on_cpu)

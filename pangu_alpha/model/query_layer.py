@@ -31,5 +31,5 @@ class QueryLayer(nn.Cell):
         return self.cast(self.reshape(rows, (-1, self.hidden_size)), self.compute_dtype)
 
     def construct(self, hidden: Tensor, mask: Tensor, query_positions: Tensor, dropout_key: Tensor = None) -> Tensor:
-        """hidden [B*S, H], mask [B, 1, S, S], query positions int32 [B, S] -> [B*S, H]."""
+        """hidden [B*S, H], mask [B, 1 or N, S, S], query positions int32 [B, S] -> [B*S, H]."""
         return self.block(hidden, mask, self.query_input(query_positions), dropout_key)

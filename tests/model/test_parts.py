@@ -97,9 +97,9 @@ def test_the_mask_hides_later_steps_and_other_documents():
 
 
 def test_numerics_follow_the_device_unless_they_are_given():
-    assert resolve_numerics(small_model_config(), "cpu") == Numerics(ms.float32, True)
+    assert resolve_numerics(small_model_config(), "cpu") == Numerics(ms.float32, True, False)
     for device in ("gpu", "ascend"):
-        assert resolve_numerics(small_model_config(), device) == Numerics(ms.float16, False)
+        assert resolve_numerics(small_model_config(), device) == Numerics(ms.float16, False, True)
     given = small_model_config(compute_dtype="float32", dropout_generator="counter")
-    assert resolve_numerics(given, "ascend") == Numerics(ms.float32, True)
+    assert resolve_numerics(given, "ascend") == Numerics(ms.float32, True, True)
     assert resolve_numerics(small_model_config(dropout_generator="framework"), "cpu").counter_dropout is False
