@@ -32,7 +32,11 @@ def _scale_gradient_of(factor: Tensor, gradient: Tensor) -> Tensor:
 @_square_sum.register("Tensor")
 def _square_sum_of(gradient: Tensor) -> Tensor:
     # Not L2Loss: on the CPU it adds one by one in float32, and of 40 million elements it loses a tenth.
-    return ops.reshape(ops.square(gradient).sum(), (1,))
+    # And rows first: there a sum over the last axis takes a third of the time of one over all axes.
+    squares = ops.square(gradient)
+    if len(gradient.shape) > 1:
+        squares = squares.sum(-1)
+    return ops.reshape(squares.sum(), (1,))
 
 
 @_accumulate.register("Tensor", "Tensor")
