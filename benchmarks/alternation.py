@@ -117,24 +117,10 @@ def ending(workers: list[Worker]) -> Iterator[list[Worker]]:
         signal.signal(signal.SIGTERM, outer)
 
 
-def alternate(
-    workers: Sequence[Worker], rounds: int, request: str, tell: Callable[[int], None] = lambda _: None
-) -> dict[str, list[dict[str, Any]]]:
-    """Ask every worker once a round, in an order that turns from round to round; answers by name.
-
-    Args:
-        workers: ready workers.
-        rounds: how often each is asked.
-        request: the line that each is asked.
-        tell: called with the number of each round that is done.
-    """
-    answers: dict[str, list[dict[str, Any]]] = {worker.name: [] for worker in workers}
-    for number in range(rounds):
-        turn = number % len(workers)
-        for worker in [*workers[turn:], *workers[:turn]]:
-            answers[worker.name].append(worker.ask(request))
-        tell(number + 1)
-    return answers
+def in_turn(workers: Sequence[Worker], number: int) -> list[Worker]:
+    """All workers, in the order of the round of that number: every round another one is the first."""
+    turn = number % len(workers)
+    return [*workers[turn:], *workers[:turn]]
 
 
 def serve(ready: Mapping[str, Any], answer: Callable[[str], Mapping[str, Any]], output: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,30 @@ def describe_machine() -> Machine:
         name[1].strip() if name else platform.processor() or platform.machine(), cores, vectors.removesuffix("f"),
         f"{platform.system()} {platform.machine()}", platform.python_version(), round(os.getloadavg()[0], 2),
     )  # fmt: skip
+
+
+class OtherWork:
+    """How much of the machine processes other than one have used since this was made (None where Linux is not)."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.start, self.used = time.perf_counter(), self._used()
+
+    def share(self) -> float | None:
+        """Between 0 and 1."""
+        used, available = self._used(), (time.perf_counter() - self.start) * (os.cpu_count() or 1)
+        return None if used is None or self.used is None else max(0.0, used - self.used) / available
+
+    def _used(self) -> float | None:
+        """Seconds of processor time that all processes but `pid` have used."""
+        try:
+            whole = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+            own = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen = whole
+        ticks = user + nice + system + interrupts + soft_interrupts + stolen - int(own[11]) - int(own[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def is_amd() -> bool:

@@ -18,6 +18,18 @@ SHORT = {"V": "vocab_size", "H": "hidden_size", "L": "num_layers", "N": "num_hea
 
 
 @dataclass(frozen=True)
+class Times:
+    """What was measured of one worker, each round."""
+
+    seconds: list[float]
+    """Of a step."""
+    others: list[float | None]
+    """Share of the machine that other processes had meanwhile."""
+    peaks: list[float]
+    """FLOP/s of its library's best matrix product."""
+
+
+@dataclass(frozen=True)
 class Ratio:
     """How many times as fast as a peer: of the two times of each round, over the rounds."""
 
@@ -45,6 +57,8 @@ class Row:
     """`flops` over the machine's peak."""
     ratios: dict[str, Ratio]
     """Speed relative to each peer."""
+    others: float | None
+    """Share of the machine that other processes had meanwhile, mean; None where it cannot be told."""
     start_seconds: float
     """Building, compiling and the checked steps."""
     seconds: list[float]
@@ -84,8 +98,7 @@ def summarize(
     config: Config,
     machine: Machine,
     told: Mapping[str, Mapping[str, Any]],
-    seconds: Mapping[str, Sequence[float]],
-    peaks: Mapping[str, Sequence[float]],
+    times: Mapping[str, Times],
     loss_difference: float,
 ) -> Report:
     """The report of a run; every mapping is by worker, this project's first.
@@ -94,23 +107,24 @@ def summarize(
         config: what was trained.
         machine: where.
         told: what each worker told when it was ready.
-        seconds: of a step, each round.
-        peaks: FLOP/s of matrix products, each round.
+        times: what was measured of each.
         loss_difference: of the first losses.
     """
     model = config.model
     tokens, flops_per_token = config.train.batch_size * model.seq_length, model_flops_per_token(model)
-    peak = max(max(values) for values in peaks.values())
+    peak = max(max(each.peaks) for each in times.values())
     peers = list(told)[1:]
     rows = []
-    for name, times in seconds.items():
-        median = statistics.median(times)
-        quarters = statistics.quantiles(times, n=4) if len(times) > 1 else [median] * 3
+    for name, own in times.items():
+        seconds, others = own.seconds, [share for share in own.others if share is not None]
+        median = statistics.median(seconds)
+        quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [median] * 3
         speed = tokens / median
+        ratios = {peer: _ratio(times[peer].seconds, seconds) for peer in peers if peer != name}
         rows.append(Row(
-            name, median, min(times), (quarters[2] - quarters[0]) / median, speed, speed * flops_per_token,
-            speed * flops_per_token / peak, {peer: _ratio(seconds[peer], times) for peer in peers if peer != name},
-            told[name]["start_seconds"], list(times),
+            name, median, min(seconds), (quarters[2] - quarters[0]) / median, speed, speed * flops_per_token,
+            speed * flops_per_token / peak, ratios, statistics.mean(others) if others else None,
+            told[name]["start_seconds"], list(seconds),
         ))  # fmt: skip
     peer = told[peers[0]]
     versions = {key: version for worker in told.values() for key, version in worker["versions"].items()}
@@ -118,7 +132,7 @@ def summarize(
     return Report(
         machine, versions, peer["threads"], config.name, total_parameters(model), shape, tokens, flops_per_token,
         config.data.reset_attention, list(peer["attention"]), {name: list(w["losses"]) for name, w in told.items()},
-        loss_difference, peak, {name: max(values) for name, values in peaks.items()}, rows,
+        loss_difference, peak, {name: max(each.peaks) for name, each in times.items()}, rows,
     )  # fmt: skip
 
 
@@ -146,12 +160,14 @@ def table(report: Report) -> str:
         "",
     ]
     peers = list(report.rows[0].ratios)
-    cells = [["", "ms/step", "min", "spread", "tokens/s", "GFLOP/s", "of peak", *(f"x {peer}" for peer in peers)]]
+    titles = ["", "ms/step", "min", "spread", "tokens/s", "GFLOP/s", "of peak", "others"]
+    cells = [[*titles, *(f"x {peer}" for peer in peers)]]
     for row in report.rows:
         ratios = [row.ratios.get(peer) for peer in peers]
         cells.append([
             row.name, f"{row.median * 1e3:.0f}", f"{row.minimum * 1e3:.0f}", f"{row.spread:.1%}",
             f"{row.tokens_per_second:.0f}", f"{row.flops / 1e9:.0f}", f"{row.share_of_peak:.1%}",
+            "?" if row.others is None else f"{row.others:.0%}",
             *(f"{r.median:.2f} ({r.lowest:.2f}-{r.highest:.2f})" if r else "1" for r in ratios),
         ])  # fmt: skip
     return "\n".join(head + aligned(cells))

@@ -19,9 +19,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from alternation import Worker, WorkerError, alternate, ending
-from machine import describe_machine, is_amd
-from step_report import Report, summarize, table
+from alternation import Worker, WorkerError, ending, in_turn
+from machine import OtherWork, describe_machine, is_amd
+from step_report import Report, Times, summarize, table
 
 from pangu_alpha.config import Config
 from pangu_alpha.config_file import format_config, load_config
@@ -125,18 +125,17 @@ def measure(config: Config, arguments: argparse.Namespace) -> Report:
         preload = arguments.preload == "always" or (arguments.preload == "auto" and is_amd())
         start_workers(workers, folder, preload, arguments.checked_steps)
         difference = check_losses(workers, arguments.tolerance)
-        seconds: dict[str, list[float]] = {worker.name: [] for worker in workers}
-        peaks: dict[str, list[float]] = {worker.name: [] for worker in workers}
-        for number in range(arguments.rounds):  # the peak of a moment when others work too would flatter the share
-            turn = number % len(workers)
-            order = [*workers[turn:], *workers[:turn]]
-            for name_, answers in alternate(order, 1, f"steps {arguments.steps}").items():
-                seconds[name_].append(answers[0]["seconds"])
-            for name_, answers in alternate(order, 1, "peak").items():
-                peaks[name_].append(answers[0]["flops"])
+        times: dict[str, Times] = {worker.name: Times([], [], []) for worker in workers}
+        for number in range(arguments.rounds):
+            for worker in in_turn(workers, number):
+                others = OtherWork(worker.process.pid)
+                times[worker.name].seconds.append(worker.ask(f"steps {arguments.steps}")["seconds"])
+                times[worker.name].others.append(others.share())
+            for worker in in_turn(workers, number):
+                times[worker.name].peaks.append(worker.ask("peak")["flops"])
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
         told = {worker.name: worker.ready for worker in workers}
-    return summarize(config, describe_machine(), told, seconds, peaks, difference)
+    return summarize(config, describe_machine(), told, times, difference)
 
 
 def parse(words: list[str]) -> argparse.Namespace:

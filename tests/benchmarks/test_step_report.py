@@ -7,7 +7,7 @@ import json
 
 import pytest
 from machine import describe_machine
-from step_report import aligned, summarize, table
+from step_report import Times, aligned, summarize, table
 
 from pangu_alpha.config import Config, ModelConfig
 
@@ -20,16 +20,19 @@ def report():
         "peer": {"versions": {"torch": "2.13.0"}, "losses": [9.0, 8.0], "start_seconds": 3.0,
                  "threads": 2, "attention": ["flash"]},
     }  # fmt: skip
-    seconds = {"ours": [2.0, 1.0, 4.0], "peer": [1.0, 2.0, 4.0]}
-    peaks = {"ours": [3e11, 2e11, 1e11], "peer": [1e11, 4e11, 1e11]}
-    return summarize(config, describe_machine(), told, seconds, peaks, 1e-6)
+    times = {
+        "ours": Times([2.0, 1.0, 4.0], [0.0, 0.25, 0.5], [3e11, 2e11, 1e11]),
+        "peer": Times([1.0, 2.0, 4.0], [None, None, None], [1e11, 4e11, 1e11]),
+    }
+    return summarize(config, describe_machine(), told, times, 1e-6)
 
 
 def test_ratios_are_those_of_single_rounds(report):
     ours, peer = report.rows
     assert dataclasses.astuple(ours.ratios["peer"]) == (1.0, 0.5, 2.0)
     assert peer.ratios == {}
-    assert (ours.median, ours.minimum) == (2.0, 1.0)
+    assert (ours.median, ours.minimum, ours.others) == (2.0, 1.0, 0.25)
+    assert peer.others is None
 
 
 def test_shares_are_of_the_best_product_of_any_library(report):
