@@ -1,0 +1,57 @@
+"""What a rank compiles: the training step as the trainer's own function builds it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pangu_alpha.config import Config
+
+TRAINING_STEP = "pangu_alpha.rehearsal.program:training_program"
+"""The program that is compiled unless another one is asked for."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A cell, the tensors of one call, and what gives its parameters their values.
+
+    Attributes:
+        cell: a `mindspore.nn.Cell` in training mode.
+        inputs: its arguments, whole batches; their values do not matter.
+        fill: sets the values of all parameters, for those who run the graph; compiling alone needs none.
+    """
+
+    cell: Any
+    inputs: tuple[Any, ...]
+    fill: Callable[[], None] = lambda: None
+
+
+def load_program(name: str, config: Config, target: str) -> Program:
+    """Call the function `module:function` that builds a program.
+
+    Args:
+        name: such as TRAINING_STEP; the function takes (config, target) and is called within the rank's context.
+        config: the run.
+        target: ascend or gpu.
+    """
+    module, _, function = name.partition(":")
+    program: Program = getattr(importlib.import_module(module), function)(config, target)
+    return program
+
+
+def training_program(config: Config, target: str) -> Program:
+    """The training step of `config`, as `train` builds it for the device `target`."""
+    from pangu_alpha.model.initial_values import fill_initial_values
+    from pangu_alpha.model.pangu_alpha import PanguAlphaModel
+    from pangu_alpha.train.step import build_training_step, training_inputs
+
+    step = build_training_step(config, target)
+    models = [cell for _, cell in step.cells_and_names() if isinstance(cell, PanguAlphaModel)]
+
+    def fill() -> None:
+        for model in models[:1]:  # one model, which several cells may hold
+            fill_initial_values(model, config.model, config.train.seed)
+
+    return Program(step, tuple(training_inputs(config)), fill)
