@@ -34,7 +34,7 @@ def mindspore_step(config: Config, folder: Path) -> tuple[Step, dict[str, Any]]:
     from pangu_alpha.model.numerics import resolve_numerics
     from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
     from pangu_alpha.parallel.context import set_single_device_context
-    from pangu_alpha.train.step import Stepper
+    from pangu_alpha.train.step import Stepper, TrainStep
 
     device = set_single_device_context("cpu")
     numerics = resolve_numerics(config.model, device)
@@ -42,7 +42,7 @@ def mindspore_step(config: Config, folder: Path) -> tuple[Step, dict[str, Any]]:
     fill_initial_values(model, config.model, config.train.seed)
     if not (folder / "weights.npz").exists():
         np.savez(folder / "weights.npz", **{p.name: p.asnumpy() for p in model.get_parameters()})
-    stepper = Stepper(PanguAlphaLoss(model, config.model.vocab_size), config, numerics)
+    stepper = Stepper(TrainStep(PanguAlphaLoss(model, config.model.vocab_size), config, numerics))
 
     def step(batch: tuple[np.ndarray, ...]) -> float:
         return float(stepper(batch)[0]["loss"])

@@ -1,7 +1,8 @@
 """Every setting of a run: frozen dataclasses with one sentence a field, the single source of defaults.
 
 `config_file.py` reads YAML into these classes and names the file and key of whatever is wrong.  A check here
-raises `InvalidValue`, which knows the key within its section and what would be allowed.
+raises `InvalidValue`, which knows the key within its section and what would be allowed.  The section `parallel` is in
+`config_parallel.py`.
 """
 
 from __future__ import annotations
@@ -9,29 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pangu_alpha.errors import UsageError
-
-
-class InvalidValue(UsageError):
-    """A value that its dataclass refuses: `key` within the section, the `value`, and what is `allowed`."""
-
-    def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key} is {value!r}; {allowed}")
-        self.key, self.value, self.allowed = key, value, allowed
-
-
-def _require(condition: bool, key: str, value: object, allowed: str) -> None:
-    if not condition:
-        raise InvalidValue(key, value, allowed)
-
-
-def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, key, value, f"allowed: {', '.join(choices)}")
-
-
-def _require_share(key: str, value: float, upper_open: bool = False) -> None:
-    inside = 0.0 <= value < 1.0 if upper_open else 0.0 <= value <= 1.0
-    _require(inside, key, value, "it must lie in [0, 1)" if upper_open else "it must lie in [0, 1]")
+from pangu_alpha.config_checks import require, require_choice, require_share
+from pangu_alpha.config_parallel import ParallelConfig
 
 
 @dataclass(frozen=True)
@@ -71,30 +51,30 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "feed_forward_ratio"):
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
+            require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
         if self.hidden_size % self.num_heads:
             candidates = range(max(1, self.num_heads - 4096), min(self.hidden_size, self.num_heads + 4096) + 1)
             near = [n for n in candidates if self.hidden_size % n == 0] or [1, self.hidden_size]
             near = sorted(sorted(near, key=lambda n: abs(n - self.num_heads))[:3])
-            _require(
+            require(
                 False,
                 "num_heads",
                 self.num_heads,
                 f"it must divide hidden_size {self.hidden_size}; nearest: {', '.join(map(str, near))}",
             )
-        _require(
+        require(
             self.num_layers >= 2 or not self.query_layer,
             "num_layers",
             self.num_layers,
             "with the query layer it must be at least 2 (one block and the query layer)",
         )
-        _require_share("dropout", self.dropout, upper_open=True)
-        _require_choice("dropout_generator", self.dropout_generator, ("auto", "counter", "framework"))
-        _require_choice("final_norm", self.final_norm, ("before_query", "after_query"))
-        _require_choice("activation", self.activation, ("gelu_tanh", "gelu_erf", "fast_gelu"))
-        _require_choice("compute_dtype", self.compute_dtype, ("auto", "float32", "float16"))
-        _require_choice("initial_values", self.initial_values, ("published", "width_scaled"))
-        _require(self.layer_norm_epsilon > 0, "layer_norm_epsilon", self.layer_norm_epsilon, "it must be positive")
+        require_share("dropout", self.dropout, upper_open=True)
+        require_choice("dropout_generator", self.dropout_generator, ("auto", "counter", "framework"))
+        require_choice("final_norm", self.final_norm, ("before_query", "after_query"))
+        require_choice("activation", self.activation, ("gelu_tanh", "gelu_erf", "fast_gelu"))
+        require_choice("compute_dtype", self.compute_dtype, ("auto", "float32", "float16"))
+        require_choice("initial_values", self.initial_values, ("published", "width_scaled"))
+        require(self.layer_norm_epsilon > 0, "layer_norm_epsilon", self.layer_norm_epsilon, "it must be positive")
 
     @property
     def head_size(self) -> int:
@@ -125,11 +105,11 @@ class TokenizerConfig:
     """With kind train: at most this many characters of training text are shown to the vocabulary trainer."""
 
     def __post_init__(self) -> None:
-        _require_choice("kind", self.kind, ("official", "train", "file"))
-        _require(
+        require_choice("kind", self.kind, ("official", "train", "file"))
+        require(
             bool(self.path) == (self.kind == "file"), "path", self.path, "it is given with kind: file, and only then"
         )
-        _require(self.train_characters >= 1000, "train_characters", self.train_characters, "at least 1000")
+        require(self.train_characters >= 1000, "train_characters", self.train_characters, "at least 1000")
 
 
 @dataclass(frozen=True)
@@ -165,12 +145,12 @@ class DataConfig:
     """Processes that tokenize; 0 takes one a core."""
 
     def __post_init__(self) -> None:
-        _require_share("held_out_share", self.held_out_share, upper_open=True)
-        _require_choice("tail", self.tail, ("drop", "pad"))
-        _require_choice("order", self.order, ("sequential", "permuted", "mixed"))
-        _require_share("permuted_share", self.permuted_share)
-        _require(self.span_length >= 2, "span_length", self.span_length, "it must be at least 2")
-        _require(self.workers >= 0, "workers", self.workers, "it must be 0 (one a core) or more")
+        require_share("held_out_share", self.held_out_share, upper_open=True)
+        require_choice("tail", self.tail, ("drop", "pad"))
+        require_choice("order", self.order, ("sequential", "permuted", "mixed"))
+        require_share("permuted_share", self.permuted_share)
+        require(self.span_length >= 2, "span_length", self.span_length, "it must be at least 2")
+        require(self.workers >= 0, "workers", self.workers, "it must be 0 (one a core) or more")
 
 
 @dataclass(frozen=True)
@@ -197,28 +177,32 @@ class OptimizerConfig:
     """Decoupled decay of every parameter but biases and LayerNorm's (paper table 5: 0.01 for 2.6B and 13B)."""
     clip_norm: float = 1.0
     """Gradients are scaled so that their global norm is at most this; 0 turns clipping off."""
+    kind: str = "adam_weight_decay"
+    """adam_weight_decay (published), or sgd without momentum: no number of it hides a wrong gradient scale, which
+    makes it the one to check a layout with."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "it must be positive")
-        _require(
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "it must be positive")
+        require(
             0 <= self.end_learning_rate <= self.learning_rate,
             "end_learning_rate",
             self.end_learning_rate,
             f"it must lie between 0 and learning_rate {self.learning_rate}",
         )
-        _require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "it must be 0 or more")
-        _require(
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "it must be 0 or more")
+        require(
             self.decay_steps > self.warmup_steps,
             "decay_steps",
             self.decay_steps,
             f"it must be greater than warmup_steps {self.warmup_steps}",
         )
-        _require_choice("schedule", self.schedule, ("cosine", "polynomial", "constant"))
-        _require_share("beta1", self.beta1, upper_open=True)
-        _require_share("beta2", self.beta2, upper_open=True)
-        _require(self.epsilon > 0, "epsilon", self.epsilon, "it must be positive")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
-        _require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "it must be 0 (off) or more")
+        require_choice("schedule", self.schedule, ("cosine", "polynomial", "constant"))
+        require_choice("kind", self.kind, ("adam_weight_decay", "sgd"))
+        require_share("beta1", self.beta1, upper_open=True)
+        require_share("beta2", self.beta2, upper_open=True)
+        require(self.epsilon > 0, "epsilon", self.epsilon, "it must be positive")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "it must be 0 or more")
+        require(self.clip_norm >= 0, "clip_norm", self.clip_norm, "it must be 0 (off) or more")
 
 
 @dataclass(frozen=True)
@@ -233,9 +217,9 @@ class LossScaleConfig:
     """Steps without overflow before the scale grows."""
 
     def __post_init__(self) -> None:
-        _require(self.initial >= 1, "initial", self.initial, "it must be at least 1")
-        _require(self.factor > 1, "factor", self.factor, "it must be greater than 1")
-        _require(self.window >= 1, "window", self.window, "it must be at least 1")
+        require(self.initial >= 1, "initial", self.initial, "it must be at least 1")
+        require(self.factor > 1, "factor", self.factor, "it must be greater than 1")
+        require(self.window >= 1, "window", self.window, "it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -288,27 +272,27 @@ class TrainConfig:
             "validation_samples",
             "log_every",
         ):
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
+            require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
         for key in ("seed", "sink_size", "validate_every", "health_every", "skip_norm_factor", "peak_tflops"):
-            _require(getattr(self, key) >= 0, key, getattr(self, key), "it must be 0 or more")
-        _require(
+            require(getattr(self, key) >= 0, key, getattr(self, key), "it must be 0 or more")
+        require(
             self.batch_size % self.micro_batches == 0,
             "micro_batches",
             self.micro_batches,
             f"it must divide batch_size {self.batch_size}",
         )
         if self.sink_size:
-            _require(self.micro_batches == 1, "sink_size", self.sink_size, "with micro_batches above 1 it must be 0")
+            require(self.micro_batches == 1, "sink_size", self.sink_size, "with micro_batches above 1 it must be 0")
             for key in ("steps", "checkpoint_every", "validate_every", "health_every"):
-                _require(
+                require(
                     getattr(self, key) % self.sink_size == 0, key, getattr(self, key),
                     f"it must be a multiple of sink_size {self.sink_size}",
                 )  # fmt: skip
-        _require_choice("device", self.device, ("auto", "cpu", "gpu", "ascend"))
-        _require_choice("resume", self.resume, ("auto", "never"))
+        require_choice("device", self.device, ("auto", "cpu", "gpu", "ascend"))
+        require_choice("resume", self.resume, ("auto", "never"))
         if self.profile:
             first, _, last = self.profile.partition("-")
-            _require(
+            require(
                 first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last),
                 "profile",
                 self.profile,
@@ -346,11 +330,13 @@ class Config:
     """Loss scaling for float16."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """Layout on a cluster."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """The summary at the end."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.name) and "/" not in self.name, "name", self.name, "a short word without /")
+        require(bool(self.name) and "/" not in self.name, "name", self.name, "a short word without /")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from pangu_alpha.config import Config, InvalidValue
+from pangu_alpha.config import Config
+from pangu_alpha.config_checks import InvalidValue
 from pangu_alpha.config_values import WrongTypeError, shown, value_of_node, value_of_text
 from pangu_alpha.errors import UsageError
 

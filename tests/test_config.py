@@ -13,13 +13,13 @@ from pangu_alpha import config
 from pangu_alpha.config import (
     Config,
     DataConfig,
-    InvalidValue,
     ModelConfig,
     OptimizerConfig,
     TokenizerConfig,
     TrainConfig,
     to_dict,
 )
+from pangu_alpha.config_checks import InvalidValue
 
 
 @pytest.mark.parametrize(

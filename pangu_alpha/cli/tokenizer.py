@@ -122,7 +122,8 @@ def _official(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from pangu_alpha.config import DataConfig, InvalidValue
+    from pangu_alpha.config import DataConfig
+    from pangu_alpha.config_checks import InvalidValue
     from pangu_alpha.data.readers import MINDRECORD, find_files, read_sources
     from pangu_alpha.data.tokenizer_training import train_tokenizer
 

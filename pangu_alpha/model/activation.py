@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops.operations._grad_ops import SigmoidGrad
 
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 
 class GeluTanh(nn.Cell):
@@ -50,36 +51,56 @@ class GeluTanhByHand(GeluTanh):
         return (gradient * self.cast(derivative, gradient.dtype),)
 
 
-class GeluErf(nn.Cell):
-    """`x * (1 + erf(x / sqrt(2))) / 2`, any shape: what the Hugging Face port computes."""
+class Gelu(nn.Cell):
+    """GeluTanh as MindSpore's own operator, which accelerators have in one piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
-        self.erf = ops.Erf()
-        self.scale = 1.0 / math.sqrt(2.0)
+        self.gelu = sharding.shard(ops.GeLU(), "activation")
 
     def construct(self, value: Tensor) -> Tensor:
         """Any shape -> the same shape."""
-        return 0.5 * value * (1.0 + self.erf(value * self.scale))
+        return self.gelu(value)
+
+
+class GeluErf(nn.Cell):
+    """`x * (1 + erf(x / sqrt(2))) / 2`, any shape: what the Hugging Face port computes."""
+
+    def __init__(self, sharding: Sharding = UNSHARDED) -> None:
+        super().__init__()
+        self.divide, self.halve = (sharding.shard(ops.Mul(), "activation_scalar") for _ in range(2))
+        self.erf = sharding.shard(ops.Erf(), "activation")
+        self.add = sharding.shard(ops.Add(), "activation_scalar")
+        self.multiply = sharding.shard(ops.Mul(), "activation_pair")
+        self.cast = ops.Cast()
+        self.reciprocal_root, self.half, self.one = (Tensor(x, ms.float32) for x in (1.0 / math.sqrt(2.0), 0.5, 1.0))
+
+    def construct(self, value: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
+        dtype = value.dtype
+        error = self.erf(self.divide(value, self.cast(self.reciprocal_root, dtype)))
+        gate = self.add(error, self.cast(self.one, dtype))
+        return self.multiply(self.halve(value, self.cast(self.half, dtype)), gate)
 
 
 class FastGelu(nn.Cell):
     """`x * sigmoid(1.702 x)`, any shape: the fast GELU of later Ascend code."""
 
-    def __init__(self) -> None:
+    def __init__(self, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
-        self.sigmoid = ops.Sigmoid()
+        self.scale = sharding.shard(ops.Mul(), "activation_scalar")
+        self.sigmoid = sharding.shard(ops.Sigmoid(), "activation")
+        self.multiply = sharding.shard(ops.Mul(), "activation_pair")
+        self.cast = ops.Cast()
+        self.slope = Tensor(1.702, ms.float32)
 
     def construct(self, value: Tensor) -> Tensor:
         """Any shape -> the same shape."""
-        return value * self.sigmoid(1.702 * value)
+        return self.multiply(value, self.sigmoid(self.scale(value, self.cast(self.slope, value.dtype))))
 
 
-ACTIVATIONS: dict[str, type[nn.Cell]] = {"gelu_tanh": GeluTanh, "gelu_erf": GeluErf, "fast_gelu": FastGelu}
-
-
-def build_activation(name: str, numerics: Numerics) -> nn.Cell:
-    """The activation of that name in the form that suits the device."""
-    if name == "gelu_tanh" and not numerics.fused_operators:
-        return GeluTanhByHand()
-    return ACTIVATIONS[name]()
+def build_activation(name: str, numerics: Numerics, sharding: Sharding = UNSHARDED) -> nn.Cell:
+    """gelu_tanh, gelu_erf or fast_gelu, in the form that suits the device."""
+    if name == "gelu_tanh":
+        return Gelu(sharding) if numerics.fused_operators else GeluTanhByHand()
+    return (GeluErf if name == "gelu_erf" else FastGelu)(sharding)

@@ -14,6 +14,7 @@ from pangu_alpha.model.dropout import Dropout
 from pangu_alpha.model.linear import Linear
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.operators import Softmax
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 
 class Attention(nn.Cell):
@@ -23,40 +24,45 @@ class Attention(nn.Cell):
     Products are in the compute type, scores and softmax in float32.
     """
 
-    def __init__(self, config: ModelConfig, numerics: Numerics, site: int) -> None:
+    def __init__(self, config: ModelConfig, numerics: Numerics, site: int, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
         hidden, self.num_heads, self.head_size = config.hidden_size, config.num_heads, config.head_size
-        self.query = Linear(hidden, hidden, numerics, transposed=True)
-        self.key = Linear(hidden, hidden, numerics, transposed=True)
-        self.value = Linear(hidden, hidden, numerics, transposed=True)
-        self.output = Linear(hidden, hidden, numerics)
-        self.dropout = Dropout(config.dropout, site, numerics)
-        self.query_key = ops.BatchMatMul(transpose_b=True)
-        self.add_mask = ops.Add()
-        self.softmax = ops.Softmax(axis=-1) if numerics.fused_operators else Softmax()
-        self.weights_value = ops.BatchMatMul()
+        self.query = Linear(hidden, hidden, numerics, "transposed_column", sharding)
+        self.key = Linear(hidden, hidden, numerics, "transposed_column", sharding)
+        self.value = Linear(hidden, hidden, numerics, "transposed_column", sharding)
+        self.output = Linear(hidden, hidden, numerics, "row", sharding)
+        self.dropout = Dropout(config.dropout, site, numerics, "attention_dropout", sharding)
+        self.scale_query = sharding.shard(ops.Mul(), "scale_query")
+        self.query_key = sharding.shard(ops.BatchMatMul(transpose_b=True), "query_key")
+        self.cast_scores = sharding.shard(ops.Cast(), "scores_cast")
+        self.add_mask = sharding.shard(ops.Add(), "add_mask")
+        self.softmax = Softmax()
+        if numerics.fused_operators:
+            self.softmax = sharding.shard(ops.Softmax(axis=-1), "softmax")
+        self.cast_weights = sharding.shard(ops.Cast(), "scores_cast")
+        self.weights_value = sharding.shard(ops.BatchMatMul(), "weights_value")
         self.reshape = ops.Reshape()
-        self.transpose = ops.Transpose()
-        self.cast = ops.Cast()
-        self.scale = 1.0 / math.sqrt(config.head_size)
+        self.to_heads = sharding.shard(ops.Transpose(), "split_heads")
+        self.from_heads = sharding.shard(ops.Transpose(), "merge_heads")
+        self.scale = Tensor(1.0 / math.sqrt(config.head_size), numerics.compute_dtype)
         self.compute_dtype = numerics.compute_dtype
 
     def split_heads(self, hidden: Tensor, batch: int) -> Tensor:
         """[B*S, H] -> [B, N, S, D]."""
-        return self.transpose(self.reshape(hidden, (batch, -1, self.num_heads, self.head_size)), (0, 2, 1, 3))
+        return self.to_heads(self.reshape(hidden, (batch, -1, self.num_heads, self.head_size)), (0, 2, 1, 3))
 
     def merge_heads(self, heads: Tensor) -> Tensor:
         """[B, N, S, D] -> [B*S, H]."""
-        return self.reshape(self.transpose(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
+        return self.reshape(self.from_heads(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
         """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> weights float32 [B, N, S, T]."""
-        scores = self.cast(self.query_key(query * self.scale, key), ms.float32)
+        scores = self.cast_scores(self.query_key(self.scale_query(query, self.scale), key), ms.float32)
         return self.softmax(self.add_mask(scores, mask))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
         """[B, N, S, D], twice [B, N, T, D], mask [B, 1 or N, S, T] -> [B*S, H] after the output projection."""
-        weights = self.cast(self.weights(query, key, mask), self.compute_dtype)
+        weights = self.cast_weights(self.weights(query, key, mask), self.compute_dtype)
         context = self.weights_value(self.dropout(weights, dropout_key), value)  # [B, N, S, D]
         return self.output(self.merge_heads(context))
 

@@ -10,6 +10,7 @@ from pangu_alpha.model.dropout import Dropout
 from pangu_alpha.model.feed_forward import FeedForward
 from pangu_alpha.model.layer_norm import LayerNorm
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 SITES_PER_LAYER = 3
 """Places of a layer where dropout acts: attention weights, attention output, feed-forward output."""
@@ -22,16 +23,17 @@ class Block(nn.Cell):
     query layer differs by.
     """
 
-    def __init__(self, config: ModelConfig, numerics: Numerics, layer: int) -> None:
+    def __init__(self, config: ModelConfig, numerics: Numerics, layer: int, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
         first_site = 1 + layer * SITES_PER_LAYER  # site 0 is the embedding's
-        self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_epsilon, numerics)
-        self.attention = Attention(config, numerics, first_site)
-        self.attention_dropout = Dropout(config.dropout, first_site + 1, numerics)
-        self.feed_forward_norm = LayerNorm(config.hidden_size, config.layer_norm_epsilon, numerics)
-        self.feed_forward = FeedForward(config, numerics)
-        self.feed_forward_dropout = Dropout(config.dropout, first_site + 2, numerics)
-        self.add_attention, self.add_feed_forward = ops.Add(), ops.Add()
+        self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_epsilon, numerics, sharding)
+        self.attention = Attention(config, numerics, first_site, sharding)
+        self.attention_dropout = Dropout(config.dropout, first_site + 1, numerics, "hidden_dropout", sharding)
+        self.feed_forward_norm = LayerNorm(config.hidden_size, config.layer_norm_epsilon, numerics, sharding)
+        self.feed_forward = FeedForward(config, numerics, sharding)
+        self.feed_forward_dropout = Dropout(config.dropout, first_site + 2, numerics, "hidden_dropout", sharding)
+        self.add_attention = sharding.shard(ops.Add(), "residual_add")
+        self.add_feed_forward = sharding.shard(ops.Add(), "residual_add")
 
     def add_attended(self, hidden: Tensor, attended: Tensor, dropout_key: Tensor = None) -> Tensor:
         """The rest of the layer once attention is computed: hidden and attended [B*S, H] -> [B*S, H]."""

@@ -17,8 +17,10 @@ from __future__ import annotations
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore.ops.primitive import constexpr
 
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 _FIRST_MULTIPLIER = 0x7FEB352D
 _SECOND_MULTIPLIER = 0x846CA68B
@@ -29,14 +31,27 @@ def _unsigned(value: int) -> Tensor:
     return Tensor(np.array(value & 0xFFFFFFFF, np.uint32))
 
 
+@constexpr
+def _row_numbers(shape: tuple[int, ...]) -> Tensor:
+    """uint32, `shape` with one column."""
+    rows = shape[:-1]
+    return Tensor(np.arange(int(np.prod(rows)), dtype=np.uint32).reshape((*rows, 1)))
+
+
+@constexpr
+def _column_numbers(shape: tuple[int, ...]) -> Tensor:
+    """uint32 [columns]."""
+    return Tensor(np.arange(shape[-1], dtype=np.uint32))
+
+
 class Mix(nn.Cell):
     """A bijection of the unsigned 32-bit integers that spreads every input bit over the output: uint32 -> uint32."""
 
-    def __init__(self) -> None:
+    def __init__(self, role: str, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
-        self.multiply = ops.Mul()
-        self.xor = ops.BitwiseXor()
-        self.shift = ops.operations.RightShift()
+        self.multiply = sharding.shard(ops.Mul(), f"{role}_scalar")
+        self.xor = sharding.shard(ops.BitwiseXor(), f"{role}_pair")
+        self.shift = sharding.shard(ops.operations.RightShift(), f"{role}_scalar")
         self.first, self.second = _unsigned(_FIRST_MULTIPLIER), _unsigned(_SECOND_MULTIPLIER)
         self.sixteen, self.fifteen = _unsigned(16), _unsigned(15)
 
@@ -48,18 +63,18 @@ class Mix(nn.Cell):
 
 
 class DropoutKey(nn.Cell):
-    """The key of one micro step's masks, from the run's seed and the count of micro steps: int32 [] -> uint32 []."""
+    """The key of one micro step's masks, from the run's seed and the count of micro steps: int32 [1] -> uint32 [1]."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
-        self.mix = Mix()
-        self.cast = ops.Cast()
-        self.xor = ops.BitwiseXor()
+        self.mix_step, self.mix = Mix("vector", sharding), Mix("vector", sharding)
+        self.cast = sharding.shard(ops.Cast(), "vector")
+        self.xor = sharding.shard(ops.BitwiseXor(), "vector_scalar")
         self.seed = _unsigned(seed * _GOLDEN_RATIO + 1)
 
     def construct(self, micro_step: Tensor) -> Tensor:
-        """`micro_step` = step * micro batches + micro batch, int32 [] -> uint32 []."""
-        return self.mix(self.xor(self.mix(self.cast(micro_step, ms.uint32)), self.seed))
+        """`micro_step` = step * micro batches + micro batch, int32 [1] -> uint32 [1]."""
+        return self.mix(self.xor(self.mix_step(self.cast(micro_step, ms.uint32)), self.seed))
 
 
 class Dropout(nn.Cell):
@@ -68,35 +83,36 @@ class Dropout(nn.Cell):
     `site` names the place in the model; two sites never share a mask.  Without a key nothing is dropped.
     """
 
-    def __init__(self, rate: float, site: int, numerics: Numerics) -> None:
+    def __init__(self, rate: float, site: int, numerics: Numerics, role: str, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
         self.rate = rate
         self.counter = numerics.counter_dropout
-        self.framework_dropout = ops.Dropout(keep_prob=1.0 - rate)
-        self.mix_row, self.mix_column, self.mix = Mix(), Mix(), Mix()
-        self.add, self.less, self.multiply, self.cast = ops.Add(), ops.Less(), ops.Mul(), ops.Cast()
-        self.xor, self.reshape = ops.BitwiseXor(), ops.Reshape()
+        seed0, seed1 = sharding.dropout_seeds(role, site)
+        self.framework_dropout = sharding.shard(ops.Dropout(1.0 - rate, seed0, seed1), role)
+        self.mix_row, self.mix_column = Mix(role, sharding), Mix("vector", sharding)
+        self.mix = Mix(role, sharding)
+        self.add_site = sharding.shard(ops.Add(), "vector_scalar")
+        self.xor_key = sharding.shard(ops.BitwiseXor(), f"{role}_vector")
+        self.xor_column = sharding.shard(ops.BitwiseXor(), f"{role}_vector")
+        self.less = sharding.shard(ops.Less(), f"{role}_scalar")
+        self.cast_mask, self.cast = sharding.shard(ops.Cast(), role), sharding.shard(ops.Cast(), role)
+        self.scale_mask = sharding.shard(ops.Mul(), f"{role}_scalar")
+        self.multiply = sharding.shard(ops.Mul(), f"{role}_pair")
         self.site = _unsigned((site + 1) * _GOLDEN_RATIO)
         self.limit = _unsigned(int((1.0 - rate) * 2**32) if rate else 0xFFFFFFFF)
-        self.scale = 1.0 / (1.0 - rate)
+        self.scale = Tensor(1.0 / (1.0 - rate), ms.float32)
 
     def mask(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
         """bool of `shape`, True where an element is kept; the last axis is the columns, all others are the rows."""
-        columns = shape[-1]
-        rows = 1
-        for size in shape[:-1]:
-            rows *= size
-        row_index = self.cast(ops.arange(0, rows, 1), ms.uint32)
-        row = self.mix_row(self.xor(row_index, self.add(key, self.site)))
-        column = self.mix_column(self.cast(ops.arange(0, columns, 1), ms.uint32))
-        row = self.reshape(row, shape[:-1] + (1,))
-        return self.less(self.mix(self.xor(row, column)), self.limit)
+        row = self.mix_row(self.xor_key(_row_numbers(shape), self.add_site(key, self.site)))
+        column = self.mix_column(_column_numbers(shape))
+        return self.less(self.mix(self.xor_column(row, column)), self.limit)
 
     def construct(self, value: Tensor, key: Tensor = None) -> Tensor:
-        """`value` of any shape, `key` uint32 [] or None -> the same shape and type."""
+        """`value` of any shape, `key` uint32 [1] or None -> the same shape and type."""
         if key is None or self.rate == 0.0:
             return value
         if not self.counter:
             return self.framework_dropout(value)[0]
-        kept = self.cast(self.mask(value.shape, key), value.dtype)
-        return self.multiply(value, self.multiply(kept, self.cast(self.scale, value.dtype)))
+        kept = self.scale_mask(self.cast_mask(self.mask(value.shape, key), ms.float32), self.scale)
+        return self.multiply(value, self.cast(kept, value.dtype))

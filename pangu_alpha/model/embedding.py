@@ -8,6 +8,7 @@ from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.dropout import Dropout
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.parameter import new_parameter
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 
 class Embedding(nn.Cell):
@@ -16,12 +17,15 @@ class Embedding(nn.Cell):
     The word table is handed in, as the head uses it too; sum and dropout are float32, as published.
     """
 
-    def __init__(self, config: ModelConfig, numerics: Numerics) -> None:
+    def __init__(self, config: ModelConfig, numerics: Numerics, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
         self.position_table = new_parameter("position_table", config.seq_length, config.hidden_size)
-        self.gather_word, self.gather_position = ops.Gather(), ops.Gather()
-        self.add, self.reshape, self.cast = ops.Add(), ops.Reshape(), ops.Cast()
-        self.dropout = Dropout(config.dropout, 0, numerics)
+        self.gather_word = sharding.shard(ops.Gather(), "word_gather")
+        self.gather_position = sharding.shard(ops.Gather(), "position_gather")
+        self.add = sharding.shard(ops.Add(), "embedding_add")
+        self.reshape = ops.Reshape()
+        self.cast = sharding.shard(ops.Cast(), "embedding_cast")
+        self.dropout = Dropout(config.dropout, 0, numerics, "embedding_dropout", sharding)
         self.hidden_size = config.hidden_size
         self.compute_dtype = numerics.compute_dtype
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindspore import Parameter, Tensor, nn, ops
 
 from pangu_alpha.model.numerics import Numerics
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 
 class Head(nn.Cell):
@@ -13,10 +14,10 @@ class Head(nn.Cell):
     The paper's equation 6 writes a bias; the official code has none.
     """
 
-    def __init__(self, numerics: Numerics) -> None:
+    def __init__(self, numerics: Numerics, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
-        self.matmul = ops.MatMul(transpose_b=True)
-        self.cast = ops.Cast()
+        self.matmul = sharding.shard(ops.MatMul(transpose_b=True), "head_matmul")
+        self.cast = sharding.shard(ops.Cast(), "head_weight")
         self.compute_dtype = numerics.compute_dtype
 
     def construct(self, hidden: Tensor, word_table: Parameter) -> Tensor:

@@ -6,6 +6,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
+
 PAD_ID = 6
 """Id of `<pad>` in the released vocabulary: a step that feeds it is not counted."""
 
@@ -26,20 +28,59 @@ class TokenLoss(nn.Cell):
         return self.pick(log_probabilities, self.reshape(labels, (-1,)), self.weights)[0]
 
 
+class DividedTokenLoss(nn.Cell):
+    """TokenLoss over logits whose columns may be divided over devices: only maxima and sums cross them.
+
+    `log sum exp(z - max z) - (z - max z)[label]`; the label is picked by a one-hot product, as in the official loss.
+    """
+
+    def __init__(self, vocab_size: int, sharding: Sharding) -> None:
+        super().__init__()
+        shard = sharding.shard
+        self.vocab_size = vocab_size
+        self.cast = shard(ops.Cast(), "loss_logits")
+        self.maximum = shard(ops.ReduceMax(keep_dims=True), "loss_logits")
+        self.subtract_maximum = shard(ops.Sub(), "loss_column")
+        self.exp = shard(ops.Exp(), "loss_logits")
+        self.sum_exp = shard(ops.ReduceSum(keep_dims=True), "loss_logits")
+        self.log = shard(ops.Log(), "loss_row")
+        self.subtract_log = shard(ops.Sub(), "loss_column")
+        self.one_hot = shard(ops.OneHot(), "loss_one_hot")
+        self.pick = shard(ops.Mul(), "loss_pair")
+        self.sum_picked = shard(ops.ReduceSum(), "loss_logits")
+        self.negate = shard(ops.Neg(), "loss_tokens")
+        self.reshape = ops.Reshape()
+        self.on, self.off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B*S, V], int32 [B, S] -> float32 [B*S]."""
+        logits = self.cast(logits, ms.float32)
+        shifted = self.subtract_maximum(logits, ops.stop_gradient(self.maximum(logits, -1)))
+        log_probabilities = self.subtract_log(shifted, self.log(self.sum_exp(self.exp(shifted), -1)))
+        chosen = self.one_hot(self.reshape(labels, (-1,)), self.vocab_size, self.on, self.off)
+        return self.negate(self.sum_picked(self.pick(log_probabilities, chosen), -1))
+
+
 class Loss(nn.Cell):
     """The mean over the steps that feed a token other than <pad>, with 1e-5 in the denominator (official loss).
 
     Predictions across a document border are counted, as published.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
-        self.token_loss = TokenLoss(vocab_size)
-        self.not_equal, self.cast, self.reshape = ops.NotEqual(), ops.Cast(), ops.Reshape()
-        self.multiply, self.sum, self.divide = ops.Mul(), ops.ReduceSum(), ops.RealDiv()
+        shard = sharding.shard
+        self.token_loss = DividedTokenLoss(vocab_size, sharding) if sharding.active else TokenLoss(vocab_size)
+        self.not_equal = shard(ops.NotEqual(), "loss_tokens_scalar")
+        self.cast = shard(ops.Cast(), "loss_tokens")
+        self.multiply = shard(ops.Mul(), "loss_tokens_pair")
+        self.sum_losses, self.sum_counted = (shard(ops.ReduceSum(), "loss_tokens") for _ in range(2))
+        self.add, self.divide = shard(ops.Add(), "loss_scalars"), shard(ops.RealDiv(), "loss_scalars")
+        self.reshape = ops.Reshape()
+        self.pad, self.least = Tensor(PAD_ID, ms.int32), Tensor(1e-5, ms.float32)
 
     def construct(self, logits: Tensor, labels: Tensor, tokens: Tensor) -> Tensor:
         """[B*S, V], int32 [B, S], int32 [B, S] -> float32 []."""
-        counted = self.cast(self.not_equal(self.reshape(tokens, (-1,)), PAD_ID), ms.float32)
-        total = self.sum(self.multiply(self.token_loss(logits, labels), counted))
-        return self.divide(total, self.sum(counted) + 1e-5)
+        counted = self.cast(self.not_equal(self.reshape(tokens, (-1,)), self.pad), ms.float32)
+        total = self.sum_losses(self.multiply(self.token_loss(logits, labels), counted), 0)
+        return self.divide(total, self.add(self.sum_counted(counted, 0), self.least))

@@ -8,6 +8,7 @@ from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.block import Block
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.parameter import new_parameter
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 
 class QueryLayer(nn.Cell):
@@ -17,11 +18,13 @@ class QueryLayer(nn.Cell):
     asks for the token at position p + 1 (the published convention).
     """
 
-    def __init__(self, config: ModelConfig, numerics: Numerics) -> None:
+    def __init__(self, config: ModelConfig, numerics: Numerics, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
         self.query_table = new_parameter("query_table", config.seq_length, config.hidden_size)
-        self.block = Block(config, numerics, layer=config.num_layers - 1)
-        self.gather, self.reshape, self.cast = ops.Gather(), ops.Reshape(), ops.Cast()
+        self.block = Block(config, numerics, config.num_layers - 1, sharding)
+        self.gather = sharding.shard(ops.Gather(), "query_gather")
+        self.reshape = ops.Reshape()
+        self.cast = sharding.shard(ops.Cast(), "query_cast")
         self.hidden_size = config.hidden_size
         self.compute_dtype = numerics.compute_dtype
 

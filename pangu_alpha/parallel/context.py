@@ -11,8 +11,12 @@ from collections.abc import Iterator
 from types import FrameType
 
 import mindspore as ms
+from mindspore import communication, context
+from mindspore._c_expression import ms_ctx_param
 
+from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.errors import PanguError
+from pangu_alpha.parallel.layout import Layout
 
 _TARGETS = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
 
@@ -44,6 +48,55 @@ def set_single_device_context(device: str = "auto") -> str:
         logging.disable(logging.NOTSET)
     ms.set_context(mode=ms.GRAPH_MODE)
     return target.lower()
+
+
+def set_rehearsal_context(layout: Layout, settings: ParallelConfig, device: str) -> None:
+    """Compile whole graphs for one rank of a cluster that is not there; RANK_ID and RANK_SIZE say which.
+
+    Args:
+        layout: the layout of all ranks.
+        settings: section `parallel` of the run.
+        device: gpu or ascend, whose driver stubs this process has loaded.
+    """
+    # Not set_device, which asks the driver.
+    context._context().set_param(ms_ctx_param.device_target, _TARGETS[device])
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if layout.devices > 1:
+        communication.init()
+        _set_parallel_context(layout, settings)
+    _set_device_options(settings, device)
+
+
+def _set_parallel_context(layout: Layout, settings: ParallelConfig) -> None:
+    """The five dimensions, with the published settings (official `train.py`)."""
+    searched = settings.search != "none"
+    ms.set_auto_parallel_context(
+        parallel_mode="auto_parallel" if searched else "semi_auto_parallel",
+        search_mode=settings.search if searched else "sharding_propagation",
+        device_num=layout.devices,
+        pipeline_stages=layout.pipeline_stages,
+        full_batch=True,
+        # The loss is a mean over the whole micro batch already, so gradients are summed over the ranks.
+        gradients_mean=False,
+        loss_repeated_mean=True,
+        enable_parallel_optimizer=layout.divides_optimizer,
+        parallel_optimizer_config={"parallel_optimizer_threshold": 0},
+        optimizer_weight_shard_size=layout.optimizer_shards if layout.divides_optimizer else -1,
+    )
+
+
+def _set_device_options(settings: ParallelConfig, device: str) -> None:
+    """What a run sets for the compiler and the memory of its devices."""
+    if settings.deterministic:
+        ms.set_deterministic(True)
+    if settings.jit_level != "auto":
+        ms.set_context(jit_level=settings.jit_level)
+    if settings.graph_kernel_fusion:
+        ms.set_context(enable_graph_kernel=True)
+    if settings.memory_limit_gib:
+        ms.set_context(max_device_memory=f"{settings.memory_limit_gib:g}GB")
+    if settings.overlap_gradients and device == "ascend":
+        ms.set_auto_parallel_context(comm_fusion={"allreduce": {"mode": "auto", "config": None}})
 
 
 @contextlib.contextmanager

@@ -74,7 +74,7 @@ class Probe(nn.Cell):
         [attention layers, N] (entropy).
         """
         model = self.model
-        mask = model.mask(segments)
+        mask = model.masks[0](segments)
         hidden = model.embedding(tokens, positions, model.word_table)
         strengths, entropies = [self.strength(hidden)], []
         for block in model.blocks:

@@ -9,9 +9,12 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from pangu_alpha.config import Config
-from pangu_alpha.model.dropout import DropoutKey
-from pangu_alpha.model.numerics import Numerics
-from pangu_alpha.model.pangu_alpha import PanguAlphaLoss
+from pangu_alpha.model.numerics import Numerics, resolve_numerics
+from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel, PipelinedPanguAlphaLoss
+from pangu_alpha.model.sharding import UNSHARDED, Sharding
+from pangu_alpha.parallel.layout import Layout, layout_of
+from pangu_alpha.parallel.stages import lay_out
+from pangu_alpha.parallel.strategies import Strategies, gradient_shares
 from pangu_alpha.train.optimizer import build_optimizer
 
 METRICS = ("loss", "gradient_norm", "learning_rate", "loss_scale", "applied")
@@ -22,6 +25,7 @@ _square_sum = ops.MultitypeFuncGraph("square_sum")
 _accumulate = ops.MultitypeFuncGraph("accumulate")
 _add_accumulated = ops.MultitypeFuncGraph("add_accumulated")
 _clear = ops.MultitypeFuncGraph("clear")
+_multiply_no_nan = ops.MulNoNan()
 
 
 @_scale_gradient.register("Tensor", "Tensor")
@@ -29,14 +33,14 @@ def _scale_gradient_of(factor: Tensor, gradient: Tensor) -> Tensor:
     return gradient * factor
 
 
-@_square_sum.register("Tensor")
-def _square_sum_of(gradient: Tensor) -> Tensor:
+@_square_sum.register("Number", "Tensor")
+def _square_sum_of(share: float, gradient: Tensor) -> Tensor:
     # Not L2Loss: on the CPU it adds one by one in float32, and of 40 million elements it loses a tenth.
     # And rows first: there a sum over the last axis takes a third of the time of one over all axes.
     squares = ops.square(gradient)
     if len(gradient.shape) > 1:
         squares = squares.sum(-1)
-    return ops.reshape(squares.sum(), (1,))
+    return squares.sum() * share
 
 
 @_accumulate.register("Tensor", "Tensor")
@@ -51,37 +55,35 @@ def _add_accumulated_to(accumulated: Parameter, gradient: Tensor) -> Tensor:
 
 @_clear.register("Tensor")
 def _clear_of(accumulated: Parameter) -> Tensor:
-    return ops.assign(accumulated, ops.zeros_like(accumulated))
+    # Not zeros_like, which becomes a constant as large as the model; and a product that makes 0 of inf and nan, too.
+    return ops.assign(accumulated, _multiply_no_nan(accumulated, ops.zeros((1,), ms.float32)))
 
 
 class Gradients(nn.Cell):
-    """Loss and gradients of one micro batch, scaled by loss scale / micro batches.
+    """Loss and gradients of one micro batch, or in a pipeline of all, scaled by loss scale / micro batches.
 
     Counts micro steps, so that dropout masks are a function of (seed, step, micro batch).
     """
 
-    def __init__(self, network: PanguAlphaLoss, weights: ParameterTuple, config: Config) -> None:
+    def __init__(self, network: PanguAlphaLoss, weights: ParameterTuple, config: Config, layout: Layout) -> None:
         super().__init__(auto_prefix=False)
-        self.network = network
+        self.at_once = layout.micro_batches if layout.in_pipeline else 1
+        self.network = nn.PipelineCell(network, layout.micro_batches) if layout.in_pipeline else network
+        self.weights = weights
         self.has_dropout = config.model.dropout > 0.0
-        self.dropout_key = DropoutKey(config.train.seed)
         self.micro_step = Parameter(Tensor(0, ms.int32), name="micro_step", requires_grad=False)
-        self.micro_batches = float(config.train.micro_batches)
-        self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, weights, has_aux=True)
-
-    def scaled_loss(self, inputs: tuple[Tensor, ...], scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled loss, to be differentiated, and the plain one."""
-        tokens, positions, query_positions, segments, labels = inputs
-        key = None
-        if self.has_dropout:
-            key = self.dropout_key(self.micro_step)
-        loss = self.network(tokens, positions, query_positions, segments, labels, key)
-        return loss * scale, loss
+        self.number = Tensor(np.arange(self.at_once, dtype=np.int32))
+        self.micro_batches = float(layout.micro_batches)
+        self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
 
     def construct(self, inputs: tuple[Tensor, ...], loss_scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Five int32 [B, S] and the loss scale -> loss / micro batches, scaled gradients."""
-        (_, loss), gradients = self.value_and_grad(inputs, loss_scale / self.micro_batches)
-        loss = ops.depend(loss, ops.assign_add(self.micro_step, Tensor(1, ms.int32)))
+        if self.has_dropout:
+            inputs = (*inputs, self.micro_step + self.number)
+        loss = self.network(*inputs)
+        scale = ops.ones_like(loss) * (loss_scale / self.micro_batches)
+        gradients = self.gradient(self.network, self.weights)(*inputs, scale)
+        loss = ops.depend(loss, ops.assign_add(self.micro_step, Tensor(self.at_once, ms.int32)))
         return loss / self.micro_batches, gradients
 
 
@@ -92,7 +94,7 @@ class AccumulateStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.gradients = step.gradients
         self.loss_scale = step.loss_scale
-        self.accumulated = step.accumulated
+        self.accu_grads = step.accu_grads
         self.accumulated_loss = step.accumulated_loss
         self.map = ops.HyperMap()
 
@@ -102,7 +104,7 @@ class AccumulateStep(nn.Cell):
         """Five int32 [B, S] -> the loss accumulated so far, float32 []."""
         loss, gradients = self.gradients((tokens, positions, query_positions, segments, labels), self.loss_scale)
         total = ops.assign_add(self.accumulated_loss, loss)
-        return ops.depend(total, self.map(_accumulate, self.accumulated, gradients))
+        return ops.depend(total, self.map(_accumulate, self.accu_grads, gradients))
 
 
 class TrainStep(nn.Cell):
@@ -113,23 +115,33 @@ class TrainStep(nn.Cell):
     then falls) or exceeds `norm_limit`.
     """
 
-    def __init__(self, network: PanguAlphaLoss, config: Config, numerics: Numerics) -> None:
+    def __init__(
+        self, network: PanguAlphaLoss, config: Config, numerics: Numerics, layout: Layout | None = None, rank: int = 0
+    ) -> None:
         super().__init__(auto_prefix=False)
+        layout = layout or Layout(micro_batches=config.train.micro_batches)
+        self.model = network.model
         self.weights = ParameterTuple(network.trainable_params())
         self.optimizer = build_optimizer(list(self.weights), config.optimizer)
-        self.gradients = Gradients(network, self.weights, config)
+        self.gradients = Gradients(network, self.weights, config, layout)
         self.dynamic_scale = numerics.compute_dtype == ms.float16
         initial = config.loss_scale.initial if self.dynamic_scale else 1.0
         self.loss_scale = Parameter(Tensor(initial, ms.float32), name="loss_scale", requires_grad=False)
         self.update_scale = nn.DynamicLossScaleUpdateCell(initial, config.loss_scale.factor, config.loss_scale.window)
         self.clip_norm = config.optimizer.clip_norm
-        self.accumulates = config.train.micro_batches > 1
+        self.accumulates = layout.micro_batches > 1
+        self.pipelined, self.divided = layout.in_pipeline, layout.divides_optimizer
         if self.accumulates:
-            self.accumulated = self.weights.clone(prefix="accumulated", init="zeros")
+            # A pipeline adds its micro batches up by itself, and finds the sums by this name.
+            self.accu_grads = self.weights.clone(prefix="accu_grads", init="zeros")
             self.accumulated_loss = Parameter(Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
         self.norm_limit = Parameter(Tensor(np.inf, ms.float32), name="norm_limit", requires_grad=False)
+        self.shares = gradient_shares([(weight.name, weight.shape) for weight in self.weights], layout, rank)
+        self.has_ranks = layout.devices > 1
+        self.sum_over_ranks = ops.AllReduce() if self.has_ranks else ops.Identity()
+        self.loss_copies = float(layout.devices_per_stage)
         self.map = ops.HyperMap()
-        self.concat = ops.Concat()
+        self.concat, self.expand = ops.Concat(), ops.ExpandDims()
         self.is_finite = ops.IsFinite()
         self.stack = ops.Stack()
 
@@ -140,7 +152,7 @@ class TrainStep(nn.Cell):
         """
         skipped = {"norm_limit"}
         if self.accumulates:
-            skipped |= {"accumulated_loss", *(p.name for p in self.accumulated)}
+            skipped |= {"accumulated_loss", *(p.name for p in self.accu_grads)}
         seen: dict[str, Parameter] = {}
         for parameter in self.get_parameters():
             if parameter.name not in skipped and not parameter.name.startswith("learning_rate"):
@@ -158,10 +170,17 @@ class TrainStep(nn.Cell):
         """Five int32 [B, S] -> (METRICS float32 [5], gradient norm of each weight float32 [P])."""
         scale = self.loss_scale + 0.0
         loss, gradients = self.gradients((tokens, positions, query_positions, segments, labels), scale)
-        if self.accumulates:
-            gradients = self.map(_add_accumulated, self.accumulated, gradients)
+        accumulated = gradients
+        if self.pipelined:
+            accumulated = ops.depend(self.accu_grads, gradients)
+            if not self.divided:  # divided gradients come back added up, whole ones stay in accu_grads
+                gradients = accumulated
+        elif self.accumulates:
+            gradients = self.map(_add_accumulated, self.accu_grads, gradients)
             loss = loss + self.accumulated_loss
-        squares = self.concat(self.map(_square_sum, gradients))  # [P]
+        squares = self.stack(self.map(_square_sum, self.shares, gradients))  # [P]
+        if self.has_ranks:
+            squares, loss = self.over_ranks(squares, loss)
         norms = ops.sqrt(squares) / scale
         norm = ops.sqrt(ops.square(norms).sum())
         finite = self.is_finite(norm)
@@ -170,15 +189,28 @@ class TrainStep(nn.Cell):
         if self.clip_norm > 0.0:
             factor = factor * (self.clip_norm / ops.maximum(norm, self.clip_norm))
         rate = self.optimizer.learning_rate(self.optimizer.global_step).reshape(())
+        # Scaled out here: inside the condition MindSpore would count the gradients of all pipeline stages.
+        scaled = self.map(ops.partial(_scale_gradient, factor), gradients)
         if applied:
-            updated = self.optimizer(self.map(ops.partial(_scale_gradient, factor), gradients))
-            loss = ops.depend(loss, updated)
+            loss = ops.depend(loss, self.optimizer(scaled))
         if self.dynamic_scale:
             loss = ops.depend(loss, self.update_scale(self.loss_scale, ops.logical_not(finite)))
-        if self.accumulates:
-            loss = ops.depend(loss, self.map(_clear, ops.depend(self.accumulated, loss)))
+        if self.pipelined:
+            loss = ops.depend(loss, self.map(_clear, ops.depend(accumulated, loss)))
+        elif self.accumulates:
+            loss = ops.depend(loss, self.map(_clear, ops.depend(self.accu_grads, loss)))
             loss = ops.depend(loss, ops.assign(self.accumulated_loss, ops.depend(Tensor(0.0, ms.float32), loss)))
         return self.stack((loss, norm, rate, scale, ops.cast(applied, ms.float32))), norms
+
+    def over_ranks(self, squares: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Square sums of this rank [P] and its loss [] -> those of the whole model, on every rank.
+
+        MindSpore adds no sum of its own to a norm that is written out.  What is not finite on one rank is so on all
+        afterwards, so that all skip the same update.  Ranks of other stages than the last have the loss 0.
+        """
+        # No reshape to a constant shape here: MindSpore takes it for one of the backward pass and changes the shape.
+        total = self.sum_over_ranks(self.concat((squares, self.expand(loss / self.loss_copies, 0))))
+        return total[:-1], total[-1]
 
 
 def read_metrics(metrics: Tensor) -> dict[str, float]:
@@ -189,10 +221,11 @@ def read_metrics(metrics: Tensor) -> dict[str, float]:
 class Stepper:
     """Runs whole optimizer steps from the host: cuts a batch into micro batches and calls the compiled cells."""
 
-    def __init__(self, network: PanguAlphaLoss, config: Config, numerics: Numerics) -> None:
-        self.micro_batches = config.train.micro_batches
-        self.step = TrainStep(network, config, numerics)
-        self.accumulate = AccumulateStep(self.step) if self.micro_batches > 1 else None
+    def __init__(self, step: TrainStep) -> None:
+        self.step = step
+        cut_here = step.accumulates and not step.pipelined
+        self.micro_batches = int(step.gradients.micro_batches) if cut_here else 1
+        self.accumulate = AccumulateStep(step) if cut_here else None
 
     def set_norm_limit(self, limit: float) -> None:
         """Batches whose gradient norm exceeds `limit` are skipped from now on."""
@@ -206,3 +239,28 @@ class Stepper:
                 self.accumulate(*(Tensor(part[micro_batch]) for part in parts))
         metrics, norms = self.step(*(Tensor(part[-1]) for part in parts))
         return read_metrics(metrics), norms.asnumpy()
+
+
+def build_training_step(config: Config, device: str, rank: int = 0) -> TrainStep:
+    """The training step of a run, as one rank computes it: model, layout, gradients, optimizer.
+
+    Args:
+        config: the run.
+        device: cpu, gpu or ascend.
+        rank: whose step, of `layout_of(config).devices`.
+
+    Raises:
+        InvalidValue: the layout does not fit the model.
+    """
+    layout = layout_of(config)
+    numerics = resolve_numerics(config.model, device)
+    sharding: Sharding = UNSHARDED
+    if layout.devices > 1:
+        products_only = config.parallel.search != "none"
+        sharding = Strategies(layout, config.model, rank, config.train.seed, products_only)
+    model = PanguAlphaModel(config.model, numerics, sharding, config.train.seed)
+    network_type = PipelinedPanguAlphaLoss if layout.in_pipeline else PanguAlphaLoss
+    network = network_type(model, config.model.vocab_size)
+    if layout.devices > 1 or layout.recompute != "none":
+        lay_out(network, layout)
+    return TrainStep(network, config, numerics, layout, rank)

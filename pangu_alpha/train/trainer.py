@@ -25,8 +25,6 @@ from pangu_alpha.data.sample_order import visited_samples
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_write
 from pangu_alpha.model.initial_values import fill_initial_values
-from pangu_alpha.model.numerics import resolve_numerics
-from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
 from pangu_alpha.parallel.context import device_name, interruptible, set_single_device_context
 from pangu_alpha.train.anomalies import NormGuard, SkippedBatches
 from pangu_alpha.train.flops import peak_speed
@@ -36,7 +34,7 @@ from pangu_alpha.train.monitor import Monitor
 from pangu_alpha.train.profile import StepProfiler, parse_steps
 from pangu_alpha.train.run_identity import output_directory, require_same_run, run_identity
 from pangu_alpha.train.sink import SinkFeed, require_queue
-from pangu_alpha.train.step import Stepper
+from pangu_alpha.train.step import Stepper, build_training_step
 from pangu_alpha.train.stop_signals import StopSignals
 from pangu_alpha.train.validation import HeldOutScore, Validator
 
@@ -93,9 +91,8 @@ class Trainer:
         self, config: Config, prepared: Prepared, run: RunDirectory, identity: dict[str, Any], device: str
     ) -> None:
         self.config, self.prepared, self.run, self.identity, self.device = config, prepared, run, identity, device
-        numerics = resolve_numerics(config.model, device)
-        self.model = PanguAlphaModel(config.model, numerics)
-        self.stepper = Stepper(PanguAlphaLoss(self.model, config.model.vocab_size), config, numerics)
+        self.stepper = Stepper(build_training_step(config, device))
+        self.model = self.stepper.step.model
         self.validator = Validator(self.model, config.model)
         self.guard = NormGuard(config.train.skip_norm_factor)
         self.step, self.seconds = 0, 0.0

@@ -15,7 +15,7 @@ from pangu_alpha.model.initial_values import initial_value
 from pangu_alpha.model.numerics import resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
 from pangu_alpha.parallel.context import set_single_device_context
-from pangu_alpha.train.step import Stepper
+from pangu_alpha.train.step import Stepper, TrainStep
 
 CONFIG = Config(
     model=ModelConfig(vocab_size=200, hidden_size=32, num_layers=3, num_heads=4, seq_length=64, dropout=0.0),
@@ -72,7 +72,7 @@ def test_steps_are_equal_to_the_bias_correction():
     config = train_step.comparable(CONFIG)
     model, weights = ours(config)
     numerics = resolve_numerics(config.model, "cpu")
-    stepper = Stepper(PanguAlphaLoss(model, config.model.vocab_size), config, numerics)
+    stepper = Stepper(TrainStep(PanguAlphaLoss(model, config.model.vocab_size), config, numerics))
     peer = PeerModel(config.model)
     peer.load(weights)
     step = PeerStep(peer, config.optimizer, see_documents=True)

@@ -25,7 +25,7 @@ class Masks(nn.Cell):
     def __init__(self, shape: tuple[int, ...], rate: float, sites: tuple[int, ...], seed: int) -> None:
         super().__init__()
         self.shape, self.key = shape, DropoutKey(seed)
-        self.dropouts = nn.CellList([Dropout(rate, site, Numerics()) for site in sites])
+        self.dropouts = nn.CellList([Dropout(rate, site, Numerics(), "hidden_dropout") for site in sites])
 
     def construct(self, micro_step):
         key = self.key(micro_step)
@@ -37,7 +37,7 @@ class Masks(nn.Cell):
 
 def masks(shape, rate, sites=(0,), seed=1, micro_step=0) -> list[np.ndarray]:
     set_single_device_context("cpu")
-    return [mask.asnumpy() for mask in Masks(shape, rate, tuple(sites), seed)(Tensor(micro_step, ms.int32))]
+    return [mask.asnumpy() for mask in Masks(shape, rate, tuple(sites), seed)(Tensor([micro_step], ms.int32))]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def large() -> dict[tuple[int, int, int], np.ndarray]:
     for seed in (1, 2):
         cell = Masks((ROWS, COLUMNS), 0.3, (0, 1, 7), seed)
         for micro_step in (0, 1, 1000):
-            for site, mask in zip((0, 1, 7), cell(Tensor(micro_step, ms.int32)), strict=True):
+            for site, mask in zip((0, 1, 7), cell(Tensor([micro_step], ms.int32)), strict=True):
                 result[seed, micro_step, site] = (mask.asnumpy() - 0.7) / np.sqrt(0.7 * 0.3)
     return result
 
@@ -158,7 +158,7 @@ class Applied(nn.Cell):
 def test_what_is_kept_is_scaled_so_that_the_mean_stays(dtype):
     set_single_device_context("cpu")
     value = np.ones((ROWS, COLUMNS), dtype)
-    dropped = Applied(Dropout(0.1, 3, Numerics()))(Tensor(value), Tensor(5, ms.int32)).asnumpy()
+    dropped = Applied(Dropout(0.1, 3, Numerics(), "hidden_dropout"))(Tensor(value), Tensor([5], ms.int32)).asnumpy()
     assert dropped.dtype == dtype
     assert set(np.unique(dropped)) == {dtype(0), dtype(1 / 0.9)}
     assert abs(dropped.astype(np.float64).mean() - 1.0) < 5.0 * np.sqrt(0.1 / 0.9 / value.size) + np.finfo(dtype).eps
@@ -166,11 +166,11 @@ def test_what_is_kept_is_scaled_so_that_the_mean_stays(dtype):
 
 def test_the_gradient_passes_the_same_mask():
     set_single_device_context("cpu")
-    cell = Applied(Dropout(0.4, 3, Numerics()))
+    cell = Applied(Dropout(0.4, 3, Numerics(), "hidden_dropout"))
     value, weight = np.random.default_rng(1).standard_normal((2, 12, 10)).astype(np.float32)
 
     def weighted(tensor):
-        return (cell(tensor, Tensor(9, ms.int32)) * Tensor(weight)).sum()
+        return (cell(tensor, Tensor([9], ms.int32)) * Tensor(weight)).sum()
 
     _, gradient = ops.value_and_grad(weighted)(Tensor(value))
     expected = weight * kept(value.shape, key_of(1, 9), 3, 0.4) / np.float32(0.6)
@@ -180,14 +180,18 @@ def test_the_gradient_passes_the_same_mask():
 def test_without_a_key_and_with_rate_zero_nothing_is_dropped():
     set_single_device_context("cpu")
     value = Tensor(np.arange(12, dtype=np.float32).reshape(3, 4))
-    assert np.array_equal(Dropout(0.9, 0, Numerics())(value).asnumpy(), value.asnumpy())
-    assert np.array_equal(Applied(Dropout(0.0, 0, Numerics()))(value, Tensor(0, ms.int32)).asnumpy(), value.asnumpy())
+    assert np.array_equal(Dropout(0.9, 0, Numerics(), "hidden_dropout")(value).asnumpy(), value.asnumpy())
+    assert np.array_equal(
+        Applied(Dropout(0.0, 0, Numerics(), "hidden_dropout"))(value, Tensor([0], ms.int32)).asnumpy(), value.asnumpy()
+    )
 
 
 def test_the_device_s_own_dropout_is_there_by_option():
     set_single_device_context("cpu")
     value = Tensor(np.ones((ROWS, 64), np.float32))
-    dropped = Applied(Dropout(0.25, 0, Numerics(counter_dropout=False)))(value, Tensor(0, ms.int32)).asnumpy()
+    dropped = Applied(Dropout(0.25, 0, Numerics(counter_dropout=False), "hidden_dropout"))(
+        value, Tensor([0], ms.int32)
+    ).asnumpy()
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
     assert abs(dropped.mean() - 1.0) < 5.0 * np.sqrt(0.25 / 0.75 / dropped.size)
     assert not np.array_equal(dropped != 0, kept(dropped.shape, key_of(1, 0), 0, 0.25))

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from pangu_alpha.model.activation import ACTIVATIONS
+from pangu_alpha.model.activation import FastGelu, GeluErf, GeluTanh
 from pangu_alpha.model.layer_norm import LayerNorm
 from pangu_alpha.model.loss import Loss
 from pangu_alpha.model.mask import AttentionMask
 from pangu_alpha.model.numerics import Numerics, resolve_numerics
 from pangu_alpha.parallel.context import set_single_device_context
 from tests.reference.small_model import small_model_config
+
+ACTIVATIONS = {"gelu_tanh": GeluTanh, "gelu_erf": GeluErf, "fast_gelu": FastGelu}
 
 FORMULAS = {
     "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),

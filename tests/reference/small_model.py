@@ -39,10 +39,12 @@ def small_config(model: ModelConfig, optimizer: dict | None = None, **train) -> 
     )
 
 
-def noisy_model(config: ModelConfig, numerics: Numerics | None = None, noise: float = 0.3) -> PanguAlphaModel:
+def noisy_model(
+    config: ModelConfig, numerics: Numerics | None = None, noise: float = 0.3, dropout_seed: int = 1
+) -> PanguAlphaModel:
     """A model in which nothing is trivially zero or one: noise on every parameter."""
     set_single_device_context("cpu")
-    model = PanguAlphaModel(config, numerics or Numerics())
+    model = PanguAlphaModel(config, numerics or Numerics(), dropout_seed=dropout_seed)
     fill_initial_values(model, config, seed=3)
     random = np.random.default_rng(3)
     for parameter in model.get_parameters():

@@ -13,7 +13,7 @@ from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
 from pangu_alpha.train.health import by_layer, normalised_entropy
 from pangu_alpha.train.health_probe import HealthMeter, Probe
-from pangu_alpha.train.step import Stepper
+from pangu_alpha.train.step import Stepper, TrainStep
 
 BATCH, SEQ = 2, 12
 
@@ -58,7 +58,7 @@ def test_the_probe_sees_what_the_layers_compute(config):
     strengths, entropies = probe(*(Tensor(array) for array in (tokens, positions, query_positions, segments)))
 
     # The same layer by layer, the attention weights' entropy in NumPy.
-    mask = model.mask(Tensor(segments))
+    mask = model.masks[0](Tensor(segments))
     visible = mask.asnumpy() == 0
     hidden = model.embedding(Tensor(tokens), Tensor(positions), model.word_table)
     expected_strengths, expected_entropies = [hidden.asnumpy()], []
@@ -107,7 +107,7 @@ def test_a_sample_tells_what_the_step_did_and_changes_nothing():
 
     def run(health_at: int) -> tuple[list[float], list[np.ndarray], object]:
         model = build(config.model)
-        stepper = Stepper(PanguAlphaLoss(model, config.model.vocab_size), config, Numerics())
+        stepper = Stepper(TrainStep(PanguAlphaLoss(model, config.model.vocab_size), config, Numerics()))
         meter = HealthMeter(model, stepper.step.weights, stepper.step.optimizer)
         losses, sample = [], None
         for step in range(1, 4):

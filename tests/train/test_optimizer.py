@@ -11,7 +11,7 @@ from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss
 from pangu_alpha.parallel.context import set_single_device_context
 from pangu_alpha.train.optimizer import build_optimizer, is_decayed
-from pangu_alpha.train.step import Stepper
+from pangu_alpha.train.step import Stepper, TrainStep
 from tests.reference.small_model import (
     noisy_model,
     small_config,
@@ -119,7 +119,7 @@ def test_steps_by_hand_one_clipped_and_one_not():
         model_config,
         optimizer={"clip_norm": (first + second) / 2, "weight_decay": 0.1, "warmup_steps": 1, "learning_rate": 0.02},
     )
-    stepper = Stepper(network, config, Numerics())
+    stepper = Stepper(TrainStep(network, config, Numerics()))
     hand = HandAdam(weights_of(stepper.step.weights), config.optimizer)
     clipped = []
     for batch, rate in zip(batches, (0.0, 0.02, 0.02), strict=True):

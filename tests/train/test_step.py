@@ -10,7 +10,7 @@ from mindspore import Tensor, ops
 from pangu_alpha.config import Config, LossScaleConfig, TrainConfig
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss
-from pangu_alpha.train.step import METRICS, Stepper
+from pangu_alpha.train.step import METRICS, Stepper, TrainStep
 from tests.reference import numpy_pangu
 from tests.reference.numpy_dropout import Drop
 from tests.reference.small_model import (
@@ -32,8 +32,8 @@ class Rig:
 
     def __init__(self, config: Config, numerics: Numerics | None = None) -> None:
         self.config, numerics = config, numerics or Numerics()
-        model = noisy_model(config.model, numerics)
-        self.stepper = Stepper(PanguAlphaLoss(model, config.model.vocab_size), config, numerics)
+        model = noisy_model(config.model, numerics, dropout_seed=config.train.seed)
+        self.stepper = Stepper(TrainStep(PanguAlphaLoss(model, config.model.vocab_size), config, numerics))
         self.step = self.stepper.step
         self.parameters = list({parameter.name: parameter for parameter in self.step.get_parameters()}.values())
         self.first_values = weights_of(self.parameters)
@@ -54,7 +54,7 @@ class Rig:
         return weights_of(self.step.weights)
 
     def accumulators(self) -> list[np.ndarray]:
-        return [value.asnumpy() for value in (*self.step.accumulated, self.step.accumulated_loss)]
+        return [value.asnumpy() for value in (*self.step.accu_grads, self.step.accumulated_loss)]
 
 
 CLIPPED = {"optimizer": {"clip_norm": 1.0, "weight_decay": 0.1}}

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import ParameterTuple, Tensor, ops
@@ -20,7 +21,6 @@ from pangu_alpha.data.dataset import read_records
 from pangu_alpha.data.order import arrange_samples
 from pangu_alpha.data.prepare import prepare
 from pangu_alpha.errors import PanguError
-from pangu_alpha.model.dropout import DropoutKey
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
 from pangu_alpha.train.trainer import TrainResult, train
@@ -170,11 +170,11 @@ def replayed_norm(config: Config, run: Path, row: dict) -> float:
     samples = np.array(row["samples"], np.int64)
     ids = next(read_records(prepared.train.files, len(samples), samples))
     batch = arrange_samples(ids, [row["epoch"]] * len(samples), samples, config.train.seed, config.data)
-    model = PanguAlphaModel(config.model, Numerics())
+    model = PanguAlphaModel(config.model, Numerics(), dropout_seed=config.train.seed)
     fill_parameters(list(model.get_parameters()), Checkpoint(run / "checkpoints" / "step_00000020"), config, False)
     network = PanguAlphaLoss(model, config.model.vocab_size)
-    key = DropoutKey(config.train.seed)(Tensor(row["step"] - 1))
-    gradients = ops.grad(network, None, ParameterTuple(network.trainable_params()))(*map(Tensor, batch), key)
+    micro_step = Tensor([row["step"] - 1], ms.int32)
+    gradients = ops.grad(network, None, ParameterTuple(network.trainable_params()))(*map(Tensor, batch), micro_step)
     return float(np.sqrt(sum((gradient.asnumpy().astype(np.float64) ** 2).sum() for gradient in gradients)))
 
 
