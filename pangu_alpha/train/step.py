@@ -264,3 +264,13 @@ def build_training_step(config: Config, device: str, rank: int = 0) -> TrainStep
     if layout.devices > 1 or layout.recompute != "none":
         lay_out(network, layout)
     return TrainStep(network, config, numerics, layout, rank)
+
+
+def training_inputs(config: Config) -> tuple[Tensor, ...]:
+    """What the step is called with, as shapes without data: tokens, positions, query positions, segments, labels.
+
+    int32 [B, S] each, B the whole batch: a pipeline cuts it into micro batches itself, otherwise the host does.
+    """
+    layout = layout_of(config)
+    rows = config.train.batch_size // (1 if layout.in_pipeline else layout.micro_batches)
+    return tuple(Tensor(shape=(rows, config.model.seq_length), dtype=ms.int32) for _ in range(5))
