@@ -28,30 +28,32 @@ class Program:
     fill: Callable[[], None] = lambda: None
 
 
-def load_program(name: str, config: Config, target: str) -> Program:
+def load_program(name: str, config: Config, target: str, rank: int) -> Program:
     """Call the function `module:function` that builds a program.
 
     Args:
-        name: such as TRAINING_STEP; the function takes (config, target) and is called within the rank's context.
+        name: such as TRAINING_STEP; the function takes (config, target, rank) and is called within the rank's context.
         config: the run.
         target: ascend or gpu.
+        rank: whose program.
     """
     module, _, function = name.partition(":")
-    program: Program = getattr(importlib.import_module(module), function)(config, target)
+    program: Program = getattr(importlib.import_module(module), function)(config, target, rank)
     return program
 
 
-def training_program(config: Config, target: str) -> Program:
-    """The training step of `config`, as `train` builds it for the device `target`."""
+def training_program(config: Config, target: str, rank: int) -> Program:
+    """The training step of `config`, as `train` builds it on `rank` for the device `target`."""
     from pangu_alpha.model.initial_values import fill_initial_values
     from pangu_alpha.model.pangu_alpha import PanguAlphaModel
     from pangu_alpha.train.step import build_training_step, training_inputs
 
-    step = build_training_step(config, target)
+    step = build_training_step(config, target, rank)
+    step.set_train()
     models = [cell for _, cell in step.cells_and_names() if isinstance(cell, PanguAlphaModel)]
 
     def fill() -> None:
         for model in models[:1]:  # one model, which several cells may hold
             fill_initial_values(model, config.model, config.train.seed)
 
-    return Program(step, tuple(training_inputs(config)), fill)
+    return Program(step, training_inputs(config), fill)

@@ -37,16 +37,13 @@ def main(folder: Path) -> int:
 
 def _work(folder: Path, request: dict[str, Any]) -> None:
     started = time.monotonic()
-    from mindspore.communication import GlobalComm, get_group_size, get_rank
-
-    from pangu_alpha.parallel import context
+    from pangu_alpha.parallel.context import set_rehearsal_context
     from pangu_alpha.parallel.layout import layout_of
 
     config = load_config(folder / "config.yaml").config
-    enter = getattr(context, "set_rehearsal_context", _set_rehearsal_context)
-    enter(layout_of(config), config.parallel, request["target"])
-    assert (get_rank(), get_group_size()) == (request["rank"], layout_of(config).devices)
-    program = load_program(request["program"], config, request["target"])
+    layout = layout_of(config)
+    set_rehearsal_context(layout, config.parallel, request["target"])
+    program = load_program(request["program"], config, request["target"], request["rank"])
     built = time.monotonic()
     if request["mode"] == "export":
         strategies = _export(program, folder / "graph.mindir")
@@ -54,11 +51,7 @@ def _work(folder: Path, request: dict[str, Any]) -> None:
         strategies = _compile(program, folder / "graph.mindir")
     compiled = time.monotonic()
 
-    from mindspore._c_expression import CollectiveManager
-
-    groups = {name: list(ranks) for name, ranks in CollectiveManager.get_instance().get_group_map().items()}
-    groups[GlobalComm.WORLD_COMM_GROUP] = list(range(get_group_size()))
-    _write(folder / "groups.json", groups)
+    _write(folder / "groups.json", _groups(layout.devices))
     _write(folder / "strategies.json", strategies)
     _write(folder / "layouts.json", {name: list(row) for name, row in program.cell.parameter_layout_dict.items()})
     result = {
@@ -67,26 +60,6 @@ def _work(folder: Path, request: dict[str, Any]) -> None:
         "peak_bytes": peak_bytes(),
     }
     _write(folder / "result.json", result)
-
-
-def _set_rehearsal_context(layout: Any, settings: Any, target: str) -> None:  # noqa: ARG001
-    """Stands in until `parallel.context` has it."""
-    import mindspore as ms
-    from mindspore import communication, context
-    from mindspore._c_expression import ms_ctx_param
-
-    ms.set_context(mode=ms.GRAPH_MODE)
-    context._context().set_param(ms_ctx_param.device_target, {"gpu": "GPU", "ascend": "Ascend"}[target])
-    communication.init()
-    ms.set_auto_parallel_context(
-        parallel_mode="semi_auto_parallel",
-        device_num=layout.devices,
-        full_batch=True,
-        pipeline_stages=layout.pipeline_stages,
-        enable_parallel_optimizer=layout.divides_optimizer,
-        gradients_mean=False,
-        parallel_optimizer_config={"parallel_optimizer_threshold": 0},
-    )
 
 
 def _compile(program: Any, path: Path) -> dict[str, Any]:
@@ -108,6 +81,17 @@ def _export(program: Any, path: Path) -> dict[str, Any]:
     ms.export(program.cell, *program.inputs, file_name=str(path.with_suffix("")), file_format="MINDIR")
     path.chmod(0o644)  # MindSpore leaves it readable only, which its next writer would stumble over
     return dict(executor._graph_executor.get_strategy(program.cell.compile_phase))
+
+
+def _groups(devices: int) -> dict[str, list[int]]:
+    """Ranks of each communication group that the compiler made, and of the world's, which it does not list."""
+    if devices == 1:
+        return {}
+    from mindspore._c_expression import CollectiveManager
+    from mindspore.communication import GlobalComm
+
+    groups = {name: list(ranks) for name, ranks in CollectiveManager.get_instance().get_group_map().items()}
+    return groups | {GlobalComm.WORLD_COMM_GROUP: list(range(devices))}
 
 
 def _write(path: Path, value: Any) -> None:

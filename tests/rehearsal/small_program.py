@@ -56,39 +56,39 @@ def _program(config, activation_strategy) -> Program:
     return Program(step, (Tensor(shape=(ROWS, WIDTH), dtype=ms.float32, init=Unfilled()),), fill)
 
 
-def good(config, target) -> Program:
+def good(config, target, rank) -> Program:
     return _program(config, ((config.parallel.data_parallel, config.parallel.model_parallel),))
 
 
-def without_strategy(config, target) -> Program:
+def without_strategy(config, target, rank) -> Program:
     return _program(config, None)
 
 
-def impossible_strategy(config, target) -> Program:
+def impossible_strategy(config, target, rank) -> Program:
     return _program(config, ((3, 1),))
 
 
-def too_little_memory(config, target) -> Program:
+def too_little_memory(config, target, rank) -> Program:
     limit = 64 * 2**20
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + limit, used + limit))
     return Program(None, (np.ones(2**30),))
 
 
-def killed(config, target) -> Program:
+def killed(config, target, rank) -> Program:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
-def crashing(config, target) -> Program:
+def crashing(config, target, rank) -> Program:
     ctypes.string_at(0)
     raise AssertionError
 
 
-def leaving(config, target) -> Program:
+def leaving(config, target, rank) -> Program:
     os._exit(3)
 
 
-def endless(config, target) -> Program:
+def endless(config, target, rank) -> Program:
     time.sleep(600)
     raise AssertionError
