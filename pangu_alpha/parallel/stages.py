@@ -42,6 +42,18 @@ def _balanced(costs: list[float], stages: int) -> tuple[int, ...]:
     return tuple(result)
 
 
+def stages_of_parameter(name: str, model: ModelConfig, layout: Layout) -> tuple[int, ...]:
+    """The stages that have a parameter of the model: one, or the first and the last for the tied word table."""
+    last = layout.pipeline_stages - 1
+    if name.endswith("word_table"):
+        return (0, last) if last else (0,)
+    if name.endswith("position_table"):
+        return (0,)
+    if "blocks." in name:
+        return (stages_of_layers(model, layout)[int(name.partition("blocks.")[2].partition(".")[0])],)
+    return (last,)
+
+
 def is_optimizer_divided(name: str, layout: Layout) -> bool:
     """Whether optimizer parallelism divides the parameter: not norms, tables and output biases, as published.
 

@@ -7,16 +7,14 @@ A strategy has one tuple an input, one number an axis: the parts which that axis
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pangu_alpha.config import ModelConfig
 from pangu_alpha.parallel.layout import Layout
-from pangu_alpha.parallel.stages import is_optimizer_divided, stages_of_layers
+from pangu_alpha.parallel.stages import stages_of_layers
 
 Strategy = tuple[tuple[int, ...], ...]
 
@@ -119,44 +117,6 @@ def _head_and_loss(layout: Layout) -> dict[str, Strategy]:
         "loss_tokens_scalar": ((d,), ()),
         "loss_scalars": ((), ()),
     }
-
-
-def parameter_parts(name: str, layout: Layout) -> tuple[int, ...]:
-    """Parts along each axis into which model parallelism cuts a parameter of the model, optimizer sharding aside."""
-    table = strategy_table(layout)
-    part = name.rsplit(".", 1)[-1]
-    if name.endswith("word_table"):
-        return table["word_gather"][0]
-    if part in ("position_table", "query_table"):
-        return (1, 1)
-    if part in ("gamma", "beta"):
-        return (1,)
-    row, inner = name.endswith(f"output.{part}"), name.endswith(f"inner.{part}")
-    if part == "bias":
-        return table["row_bias" if row else "column_bias"][0]
-    return table["row_weight" if row else "column_weight" if inner else "transposed_column_weight"][0]
-
-
-def copies_in_stage(name: str, shape: tuple[int, ...], layout: Layout) -> int:
-    """Ranks of a stage that hold the same part of a parameter's gradient when the optimizer gets it."""
-    parts = parameter_parts(name, layout)
-    shards = layout.optimizer_shards if is_optimizer_divided(name, layout) else 1
-    if shape[0] // parts[0] % shards:
-        shards = 1  # MindSpore leaves a parameter whole whose first axis cannot be cut
-    return layout.devices_per_stage // (math.prod(parts) * shards)
-
-
-def gradient_shares(weights: Sequence[tuple[str, tuple[int, ...]]], layout: Layout, rank: int) -> tuple[float, ...]:
-    """What the square sum of each gradient on `rank` counts in the global one, where it is summed over all ranks.
-
-    One over the number of ranks that hold the same part; 0 for the tied word table on the last stage, which has a copy
-    that is never trained: its gradient reaches the first stage, where it counts.
-    """
-    shares = []
-    for name, shape in weights:
-        idle = layout.in_pipeline and name.endswith("word_table") and layout.stage_of(rank) > 0
-        shares.append(0.0 if idle else 1.0 / copies_in_stage(name, shape, layout))
-    return tuple(shares)
 
 
 @dataclass(frozen=True)

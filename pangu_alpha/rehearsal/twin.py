@@ -18,7 +18,7 @@ SAMPLES_OF_RANK = 2
 """Samples that a data-parallel rank has of each micro batch."""
 
 
-def derive_twin(run: Config, stages: int = 2) -> Config:
+def derive_twin(run: Config, stages: int = 2, name: str = "") -> Config:
     """The twin of `run`.
 
     Every dimension above 1 becomes 2, pipeline stages become `stages` (2 or 4); with 4 stages, data and then model
@@ -40,7 +40,7 @@ def derive_twin(run: Config, stages: int = 2) -> Config:
     micro_batches = max(4, stages) if in_pipeline else min(2, layout.micro_batches)
     return dataclasses.replace(
         run,
-        name=f"{run.name}_twin{stages if stages > 2 else ''}",
+        name=name or f"{run.name}_twin",
         model=_small_model(run.model, max(2, per_stage * stages)),
         data=dataclasses.replace(run.data, order="mixed", permuted_share=0.5, span_length=4),
         optimizer=dataclasses.replace(
@@ -77,9 +77,9 @@ def _small_model(model: ModelConfig, layers: int) -> ModelConfig:
     )
 
 
-def format_twin(run_file: Path, run: Config, stages: int = 2) -> str:
+def format_twin(run_file: Path, run: Config, stages: int = 2, name: str = "") -> str:
     """The twin of the run in `run_file` as the text of a YAML file beside it in configs/twins, changes alone."""
-    was, now = to_dict(run), to_dict(derive_twin(run, stages))
+    was, now = to_dict(run), to_dict(derive_twin(run, stages, name))
     changes = {}
     for key, value in now.items():
         if isinstance(value, dict):

@@ -13,8 +13,9 @@ from pangu_alpha.model.numerics import Numerics, resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel, PipelinedPanguAlphaLoss
 from pangu_alpha.model.sharding import UNSHARDED, Sharding
 from pangu_alpha.parallel.layout import Layout, layout_of
+from pangu_alpha.parallel.slices import gradient_shares, places_in_stage
 from pangu_alpha.parallel.stages import lay_out
-from pangu_alpha.parallel.strategies import Strategies, gradient_shares
+from pangu_alpha.parallel.strategies import Strategies
 from pangu_alpha.train.optimizer import build_optimizer
 
 METRICS = ("loss", "gradient_norm", "learning_rate", "loss_scale", "applied")
@@ -137,6 +138,9 @@ class TrainStep(nn.Cell):
             self.accumulated_loss = Parameter(Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
         self.norm_limit = Parameter(Tensor(np.inf, ms.float32), name="norm_limit", requires_grad=False)
         self.shares = gradient_shares([(weight.name, weight.shape) for weight in self.weights], layout, rank)
+        self.places = Tensor(places_in_stage([weight.name for weight in self.weights], config.model, layout, rank))
+        self.zero = Tensor(np.zeros(1, np.float32))
+        self.gather = ops.Gather()
         self.has_ranks = layout.devices > 1
         self.sum_over_ranks = ops.AllReduce() if self.has_ranks else ops.Identity()
         self.loss_copies = float(layout.devices_per_stage)
@@ -203,12 +207,14 @@ class TrainStep(nn.Cell):
         return self.stack((loss, norm, rate, scale, ops.cast(applied, ms.float32))), norms
 
     def over_ranks(self, squares: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Square sums of this rank [P] and its loss [] -> those of the whole model, on every rank.
+        """Square sums of this stage's weights and the loss [] -> those of the model [P] and [], on every rank.
 
         MindSpore adds no sum of its own to a norm that is written out.  What is not finite on one rank is so on all
         afterwards, so that all skip the same update.  Ranks of other stages than the last have the loss 0.
         """
         # No reshape to a constant shape here: MindSpore takes it for one of the backward pass and changes the shape.
+        if self.pipelined:  # here MindSpore has left out the weights of other stages
+            squares = self.gather(self.concat((squares, self.zero)), self.places, 0)
         total = self.sum_over_ranks(self.concat((squares, self.expand(loss / self.loss_copies, 0))))
         return total[:-1], total[-1]
 

@@ -36,9 +36,9 @@ def test_every_twin_is_listed_and_every_run_of_several_devices_has_one():
 def test_a_twin_is_what_the_rule_gives(name):
     run, stages = TWINS[name]
     path = CONFIGS / "runs" / f"{run}.yaml"
-    expected = derive_twin(load_config(path).config, stages)
+    expected = derive_twin(load_config(path).config, stages, name)
     assert load_config(CONFIGS / "twins" / f"{name}.yaml").config == expected
-    assert (CONFIGS / "twins" / f"{name}.yaml").read_text() == format_twin(path, load_config(path).config, stages)
+    assert (CONFIGS / "twins" / f"{name}.yaml").read_text() == format_twin(path, load_config(path).config, stages, name)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

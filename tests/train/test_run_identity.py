@@ -19,6 +19,7 @@ OTHER = {  # for settings whose type alone doesn't say what else is allowed
     "compute_dtype": "float16",
     "order": "mixed",
     "schedule": "constant",
+    "kind": "sgd",
     "device": "cpu",
     "resume": "never",
     "profile": "1-2",
