@@ -7,7 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from pangu_alpha.config_checks import InvalidValue
+from pangu_alpha.config_file import COMMAND_LINE, DEFAULT, LoadedConfig, load_config
 from pangu_alpha.errors import UsageError
+from pangu_alpha.parallel.layout import Layout, layout_of
 
 
 class JobParser(argparse.ArgumentParser):
@@ -33,7 +36,7 @@ class JobParser(argparse.ArgumentParser):
 def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add `--config FILE` (arguments.config) and `key.sub=value …` (arguments.overrides).
 
-    Feed both to `pangu_alpha.config_file.load_config`.
+    Feed both to `load_run`, or where no layout matters to `pangu_alpha.config_file.load_config`.
     """
     help_line = "configuration file" + (f" (default: {default})" if default else " (default: the built-in values)")
     parser.add_argument("--config", metavar="FILE", default=default, help=help_line)
@@ -43,6 +46,20 @@ def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = 
         nargs="*",
         help="a setting that lies over the file's, e.g. train.steps=100",
     )
+
+
+def load_run(path: str | None, overrides: Sequence[str]) -> tuple[LoadedConfig, Layout]:
+    """The configuration of a run and its layout on a cluster, checked against the model.
+
+    Raises UsageError: one line that names file and line, key, value and what is allowed.
+    """
+    loaded = load_config(path, overrides)
+    try:
+        return loaded, layout_of(loaded.config)
+    except InvalidValue as error:
+        source = loaded.sources[error.key]
+        source, note = (path or COMMAND_LINE, " (the default)") if source == DEFAULT else (source, "")
+        raise UsageError(f"{source}: {error.key} is {error.value!r}{note}; {error.allowed}") from None
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

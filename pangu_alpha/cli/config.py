@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from pangu_alpha.cli.common import add_config_arguments
-from pangu_alpha.config_file import format_config, load_config
+from pangu_alpha.cli.common import add_config_arguments, load_run
+from pangu_alpha.config_file import format_config
 
 EXAMPLES = """
 pangu-alpha config show --config configs/quickstart.yaml
@@ -22,6 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the merged configuration; it reads back as a configuration file."""
-    loaded = load_config(arguments.config, arguments.overrides)
+    loaded, _ = load_run(arguments.config, arguments.overrides)
     print(format_config(loaded.config, loaded.sources), end="")
     return 0

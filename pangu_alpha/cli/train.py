@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pangu_alpha.cli.common import add_config_arguments
+from pangu_alpha.cli.common import add_config_arguments, load_run
+from pangu_alpha.errors import UsageError
 
 if TYPE_CHECKING:
     from pangu_alpha.config import Config
@@ -30,12 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; 0 also when a signal stopped the run after a checkpoint."""
-    from pangu_alpha.config_file import load_config
-
     overrides = list(arguments.overrides)
     if arguments.profile:
         overrides.append(f"train.profile={arguments.profile}")
-    config = load_config(arguments.config, overrides).config
+    loaded, layout = load_run(arguments.config, overrides)
+    config = loaded.config
+    if layout.devices > 1:
+        raise UsageError(
+            f"{arguments.config} is laid out on {layout.devices} devices ({layout}), and this job trains on one: "
+            f"see it with `pangu-alpha dry-run --config {arguments.config}`"
+        )
 
     from pangu_alpha.train.trainer import train
 
