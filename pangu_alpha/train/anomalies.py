@@ -48,7 +48,7 @@ class NormGuard:
     def __init__(self, factor: float, window: int = 100, minimum: int = 20, patience: int = 10) -> None:
         self.factor, self.minimum, self.patience = factor, minimum, patience
         self._norms: deque[float] = deque(maxlen=window)
-        self._skipped_in_a_row = 0
+        self._skipped_in_a_row = self._overflows_in_a_row = 0
 
     @property
     def limit(self) -> float:
@@ -57,14 +57,16 @@ class NormGuard:
             return math.inf
         return self.factor * statistics.median(self._norms)
 
-    def observe(self, step: int, gradient_norm: float, skipped: bool) -> None:
+    def observe(self, step: int, gradient_norm: float, skipped: bool, loss_scale: float = math.inf) -> None:
         """Take note of a finished step: its global norm, and whether it was skipped for exceeding the limit.
 
-        An overflow (a norm that is not finite) is the loss scale's matter and changes nothing here.
+        An overflow (a norm that is not finite) is the loss scale's matter as long as the scale can fall.
 
         Raises:
-            PanguError: `patience` batches were skipped in a row.
+            PanguError: `patience` batches were skipped in a row, or as many overflowed with a scale of 1, as float32
+                always has: then no later step would be better.
         """
+        self._observe_overflow(step, gradient_norm, loss_scale)
         if not skipped:
             if math.isfinite(gradient_norm):
                 self._norms.append(float(gradient_norm))
@@ -78,15 +80,30 @@ class NormGuard:
                 "skipped.jsonl in the run directory lists them; raise train.skip_norm_factor or set it to 0"
             )
 
+    def _observe_overflow(self, step: int, gradient_norm: float, loss_scale: float) -> None:
+        overflow = not math.isfinite(gradient_norm) and loss_scale <= 1.0
+        self._overflows_in_a_row = self._overflows_in_a_row + 1 if overflow else 0
+        if self._overflows_in_a_row >= self.patience:
+            raise PanguError(
+                f"the gradient of {self.patience} steps in a row, up to step {step}, is not finite although their loss "
+                "is, and the loss scale is 1: no update would ever be applied again, so training stops; try a smaller "
+                "optimizer.learning_rate or a longer optimizer.warmup_steps from an earlier checkpoint"
+            )
+
     def to_state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as plain JSON; `from_state` restores it exactly."""
-        return {"norms": list(self._norms), "skipped_in_a_row": self._skipped_in_a_row}
+        return {
+            "norms": list(self._norms),
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "overflows_in_a_row": self._overflows_in_a_row,
+        }
 
     def from_state(self, state: dict[str, Any]) -> None:
         """Continue where `to_state` was taken."""
         self._norms.clear()
         self._norms.extend(state["norms"])
         self._skipped_in_a_row = state["skipped_in_a_row"]
+        self._overflows_in_a_row = state.get("overflows_in_a_row", 0)  # not in checkpoints of version 0.1
 
 
 class SkippedBatches:

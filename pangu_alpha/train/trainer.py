@@ -284,7 +284,7 @@ class _Observers:
         if skipped:
             epoch, samples = self.trainer.samples_of(metrics.step)
             self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
-        self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped))
+        self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped), metrics.loss_scale)
 
     def close(self) -> None:
         """Close files and profiler."""

@@ -89,6 +89,22 @@ def test_ten_skipped_in_a_row_stop_the_run():
     assert "train.skip_norm_factor" in message
 
 
+def test_gradients_that_stay_infinite_stop_the_run_once_the_scale_cannot_fall():
+    guard = NormGuard(0.0)
+    for step in range(1, 33):  # the scale falls from 2**32
+        guard.observe(step, math.inf, False, loss_scale=2.0 ** (33 - step))
+    for step in range(33, 42):
+        guard.observe(step, math.nan, False, loss_scale=1.0)
+    restored = NormGuard(0.0)
+    restored.from_state(guard.to_state())
+    with pytest.raises(PanguError, match="10 steps in a row, up to step 42, is not finite") as error:
+        restored.observe(42, math.nan, False, loss_scale=1.0)
+    assert "\n" not in str(error.value)
+    guard.observe(42, 1.0, False, loss_scale=1.0)  # one good step: counting begins anew
+    for step in range(43, 52):
+        guard.observe(step, math.inf, False, loss_scale=1.0)
+
+
 def test_a_restored_guard_goes_on_exactly():
     generator = random.Random(2)
     whole, first = NormGuard(factor=2.5), NormGuard(factor=2.5)
