@@ -89,14 +89,16 @@ def _set_device_options(settings: ParallelConfig, device: str) -> None:
     """What a run sets for the compiler and the memory of its devices."""
     if settings.deterministic:
         ms.set_deterministic(True)
-    if settings.jit_level != "auto":
-        ms.set_context(jit_level=settings.jit_level)
-    if settings.graph_kernel_fusion:
-        ms.set_context(enable_graph_kernel=True)
+    level = settings.jit_level
+    if level == "auto" and settings.graph_kernel_fusion:
+        level = "O1"  # what fuses operators into generated kernels since MindSpore 2.3
+    if level != "auto":
+        ms.set_context(jit_config={"jit_level": level})
     if settings.memory_limit_gib:
         ms.set_context(max_device_memory=f"{settings.memory_limit_gib:g}GB")
     if settings.overlap_gradients and device == "ascend":
-        ms.set_auto_parallel_context(comm_fusion={"allreduce": {"mode": "auto", "config": None}})
+        # What `grad_computation_allreduce_overlap` of a parallel_speed_up.json sets.
+        context._context().set_param(ms_ctx_param.enable_grad_comm_opt, True)
 
 
 @contextlib.contextmanager
