@@ -22,6 +22,10 @@ JOBS: dict[str, tuple[str, str]] = {
     "prepare": ("pangu_alpha.cli.prepare", "turn raw text into training samples, without training"),
     "config": ("pangu_alpha.cli.config", "show a merged configuration and where each value came from"),
     "model": ("pangu_alpha.cli.model", "show a model's parts, shapes and parameters, without building it"),
+    "dry-run": (
+        "pangu_alpha.cli.dry_run",
+        "compile what ranks of a cluster will run, without the cluster; report on it",
+    ),
 }
 """Job -> (module, what it does in one line).  The module is imported only when its job is called."""
 

@@ -90,12 +90,14 @@ class CompiledRank:
         seconds: from the start of the process to its end.
         compile_seconds: of these, MindSpore's compiler.
         peak_bytes: the most memory that the process held.
+        mindspore: version of the compiler.
     """
 
     request: CompileRequest
     seconds: float
     compile_seconds: float
     peak_bytes: int
+    mindspore: str = ""
 
     @property
     def rank(self) -> int:
@@ -176,7 +178,7 @@ def compile_rank(
     if code or not (folder / "result.json").exists():
         raise _failure(request, code)
     result = json.loads((folder / "result.json").read_text())
-    return CompiledRank(request, seconds, result["compile_seconds"], result["peak_bytes"])
+    return CompiledRank(request, seconds, result["compile_seconds"], result["peak_bytes"], result["mindspore"])
 
 
 def compile_ranks(

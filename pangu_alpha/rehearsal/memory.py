@@ -40,6 +40,7 @@ class ParameterSlice:
     Attributes:
         name: of the parameter.
         kind: one of KINDS.
+        weight: name of the weight that it belongs to; its own, of a weight.
         full_shape: of the whole.
         slice_shape: of this rank's part.
         bytes: of this rank's part.
@@ -50,6 +51,7 @@ class ParameterSlice:
 
     name: str
     kind: str
+    weight: str
     full_shape: tuple[int, ...]
     slice_shape: tuple[int, ...]
     bytes: int
@@ -121,7 +123,8 @@ def read_parameters(
         shards = len(groups.get(layout.optimizer_group, ())) or 1 if layout and layout.optimizer_group else 1
         idle = last_of_stages and name.endswith("word_table")
         full = layout.full_shape if layout else shape
-        result.append(ParameterSlice(name, _kind(name, shape), full, shape, stored.type.bytes, shards, idle))
+        kind, weight = _kind(name, shape)
+        result.append(ParameterSlice(name, kind, weight, full, shape, stored.type.bytes, shards, idle))
     return result
 
 
@@ -154,8 +157,9 @@ def read_memory(calls: Calls, parameters: Sequence[ParameterSlice], target: str,
     )
 
 
-def _kind(name: str, shape: tuple[int, ...]) -> str:
+def _kind(name: str, shape: tuple[int, ...]) -> tuple[str, str]:
+    """Kind of a parameter, and the weight that it belongs to."""
     for prefix, kind in _PREFIXES.items():
         if name.startswith(prefix):
-            return kind
-    return STATE if shape in ((), (1,)) else WEIGHT
+            return kind, name.removeprefix(prefix)
+    return STATE if shape in ((), (1,)) else WEIGHT, name

@@ -14,6 +14,7 @@ import re
 import sys
 import time
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def _work(folder: Path, request: dict[str, Any]) -> None:
     result = {
         "import_and_build_seconds": built - started,
         "compile_seconds": compiled - built,
+        "processor_seconds": time.process_time(),
         "peak_bytes": peak_bytes(),
+        "mindspore": version("mindspore"),
     }
     _write(folder / "result.json", result)
 
