@@ -37,7 +37,7 @@ def as_page(run: DryRun) -> str:
         *(_table(table) for table in tables(run, details=True)),
     ]
     return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         f"<title>Dry run of {escape(run.config.name)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(parts)
         + "\n</body>\n</html>\n"
