@@ -36,9 +36,8 @@ class Attention(nn.Cell):
         self.query_key = sharding.shard(ops.BatchMatMul(transpose_b=True), "query_key")
         self.cast_scores = sharding.shard(ops.Cast(), "scores_cast")
         self.add_mask = sharding.shard(ops.Add(), "add_mask")
-        self.softmax = Softmax()
-        if numerics.fused_operators:
-            self.softmax = sharding.shard(ops.Softmax(axis=-1), "softmax")
+        fused = sharding.shard(ops.Softmax(axis=-1), "softmax")
+        self.softmax = fused if numerics.fused_operators else Softmax()
         self.cast_weights = sharding.shard(ops.Cast(), "scores_cast")
         self.weights_value = sharding.shard(ops.BatchMatMul(), "weights_value")
         self.reshape = ops.Reshape()

@@ -22,9 +22,11 @@ class LayerNorm(nn.Cell):
         self.gamma = new_parameter("gamma", hidden_size)
         self.beta = new_parameter("beta", hidden_size)
         self.fused = numerics.fused_operators
-        layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
-        self.layer_norm = sharding.shard(layer_norm, "norm")
-        self.normalize, self.scale, self.shift = Normalize(epsilon), ScaleColumns(), AddBias()
+        if self.fused:
+            layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=epsilon)
+            self.layer_norm = sharding.shard(layer_norm, "norm")
+        else:
+            self.normalize, self.scale, self.shift = Normalize(epsilon), ScaleColumns(), AddBias()
         self.to_float32 = sharding.shard(ops.Cast(), "norm_cast")
         self.to_compute = sharding.shard(ops.Cast(), "norm_cast")
         self.compute_dtype = numerics.compute_dtype

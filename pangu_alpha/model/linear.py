@@ -28,9 +28,8 @@ class Linear(nn.Cell):
         self.weight = new_parameter("weight", *((out_size, in_size) if transposed else (in_size, out_size)))
         self.bias = new_parameter("bias", out_size)
         self.matmul = sharding.shard(ops.MatMul(transpose_b=transposed), f"{kind}_matmul")
-        self.add_bias = AddBias()
-        if numerics.fused_operators:
-            self.add_bias = sharding.shard(ops.BiasAdd(), f"{divided}_add_bias")
+        fused = sharding.shard(ops.BiasAdd(), f"{divided}_add_bias")
+        self.add_bias = fused if numerics.fused_operators else AddBias()
         self.cast_weight = sharding.shard(ops.Cast(), f"{kind}_weight")
         self.cast_bias = sharding.shard(ops.Cast(), f"{divided}_bias")
         self.compute_dtype = numerics.compute_dtype

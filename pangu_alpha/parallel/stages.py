@@ -118,15 +118,15 @@ def _recompute_block(block: Any) -> None:
 
 
 def _recompute_operators(block: Any, names: tuple[str, ...]) -> None:
-    attention, feed_forward = block.attention, block.feed_forward
-    operators = {
+    attention = block.attention
+    parts = {
         "attention": (attention.query_key, attention.cast_scores, attention.add_mask, attention.softmax),
-        "activation": tuple(feed_forward.activation.operators),
-        "norm": (block.attention_norm.layer_norm, block.feed_forward_norm.layer_norm),
+        "activation": (block.feed_forward.activation,),
+        "norm": (block.attention_norm, block.feed_forward_norm),
     }
     for name in names:
-        for operator in operators[name]:
-            operator.recompute()
+        for part in parts[name]:
+            part.recompute()
 
 
 def _fuse_gradients(model: Any, layout: Layout) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
 from pangu_alpha.config import Config, LossScaleConfig, TrainConfig
+from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss
-from pangu_alpha.train.step import METRICS, Stepper, TrainStep
+from pangu_alpha.train.step import METRICS, Stepper, TrainStep, build_training_step
 from tests.reference import numpy_pangu
 from tests.reference.numpy_dropout import Drop
 from tests.reference.small_model import (
@@ -129,6 +132,19 @@ def test_a_batch_is_cut_in_order(in_four: Rig) -> None:
     sums = [float(in_four.stepper.accumulate(*map(Tensor, part)).asnumpy()) for part in parts[:3]]
     assert sums == pytest.approx(np.cumsum(losses)[:3] / 4, rel=1e-5)
     assert in_four.fresh().stepper(batch)[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("recompute", ["full", "selective"])
+def test_what_is_computed_again_is_computed_the_same(whole: Rig, recompute: str) -> None:
+    parallel = ParallelConfig(recompute=recompute, recompute_operators=("attention", "activation", "norm"))
+    step = build_training_step(dataclasses.replace(whole.config, parallel=parallel), "cpu")
+    for parameter in step.get_parameters():
+        parameter.set_data(Tensor(whole.first_values[parameter.name]))
+    whole.fresh()
+    for seed in (1, 2):
+        batch = some_batch("mixed", seed=seed)
+        expected = whole.stepper(batch)[0]
+        assert Stepper(step)(batch)[0] == pytest.approx(expected, rel=1e-6)
 
 
 # -- dropout ---------------------------------------------------------------------------------------------------------
