@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from pangu_alpha.cli.common import add_config_arguments, format_table
 from pangu_alpha.config_file import load_config
+from pangu_alpha.errors import PanguError
 
 EXAMPLES = """
 pangu-alpha dry-run --config configs/runs/200b_2048.yaml --ranks 1024
 pangu-alpha dry-run --config configs/runs/2.6b_8.yaml --ranks first,middle,last --html report.html
 pangu-alpha dry-run --config configs/runs/2.6b_8.yaml --target gpu --json report.json parallel.recompute=none
+pangu-alpha dry-run --config configs/twins/all_five.yaml --target both --compare-search
 """
 
 
@@ -24,7 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="middle",
         help="numbers and the words first, middle, last, stages (the first of each), all (default: middle)",
     )
-    parser.add_argument("--target", choices=("ascend", "gpu"), default="ascend", help="device (default: ascend)")
+    parser.add_argument(
+        "--target",
+        choices=("ascend", "gpu", "both"),
+        default="ascend",
+        help="device; both reports on Ascend and shows where the GPU's graph differs (default: ascend)",
+    )
+    parser.add_argument(
+        "--compare-search",
+        action="store_true",
+        help="compile the first of the ranks with MindSpore's own search of strategies, too, and show the differences",
+    )
     parser.add_argument(
         "--at-once", metavar="N", type=_positive, default=1, help="ranks that compile at the same time (default: 1)"
     )
@@ -46,15 +59,27 @@ def run(arguments: argparse.Namespace) -> int:
     from pangu_alpha.files import atomic_write
     from pangu_alpha.parallel.layout import layout_of
     from pangu_alpha.rehearsal.dry_run import choose_ranks, dry_run
-    from pangu_alpha.rehearsal.report import as_json, headline, tables, verdict
+    from pangu_alpha.rehearsal.report import as_json, headline, search_table, tables, target_table, verdict
     from pangu_alpha.rehearsal.report_page import as_page
 
     ranks = choose_ranks(arguments.ranks, layout_of(config))
     keep = Path(arguments.keep) if arguments.keep else None
-    result = dry_run(config, ranks, arguments.target, arguments.at_once, keep)
+    target = "ascend" if arguments.target == "both" else arguments.target
+    result = dry_run(config, ranks, target, arguments.at_once, keep)
     print(headline(result))
-    for table in tables(result, arguments.details):
-        print(f"\n{table.title}\n{format_table(table.header, table.rows, table.right)}")
+    shown = tables(result, arguments.details)
+    if arguments.target == "both":
+        shown.append(target_table(result, dry_run(config, ranks, "gpu", arguments.at_once, keep and keep / "gpu")))
+    if arguments.compare_search:
+        parallel = dataclasses.replace(config.parallel, search="sharding_propagation")
+        searched = dataclasses.replace(config, parallel=parallel)
+        try:
+            shown.append(search_table(result, dry_run(searched, ranks[:1], target, 1, keep and keep / "search")))
+        except PanguError as error:  # that it refuses a model is a finding, too
+            print(f"MindSpore's search refused: {error}")
+    for table in shown:
+        rows = format_table(table.header, table.rows, table.right) if table.rows else "none"
+        print(f"\n{table.title}\n{rows}")
     print("\n" + "\n".join(verdict(result)))
     for path, content in ((arguments.json, as_json), (arguments.html, as_page)):
         if path:

@@ -73,6 +73,7 @@ class Communication:
         times: how often a step runs it.
         bytes: that this rank puts into it, each time.
         parameter: whose gradient or slices it moves, "" for activations.
+        fusion: number of the group of operators that travel together; 0: alone.
         scope: where it stands in the cells.
         instance: the name that tells who inserted it.
     """
@@ -84,6 +85,7 @@ class Communication:
     times: int
     bytes: int
     parameter: str
+    fusion: int
     scope: str
     instance: str
 
@@ -157,10 +159,20 @@ def _communication(
         size //= max(1, len(ranks))
     elif node.operator == "ReduceScatter":
         size *= max(1, len(ranks))
+    fusion = node.attributes.get("fusion")
     parameter = str(node.origin.get("mirror_user_id", ""))
     purpose = purpose_of(function, node, calls)
     return Communication(
-        node.operator, purpose, group, ranks, times, size, parameter, node.scope, node.instance or node.operator
+        node.operator,
+        purpose,
+        group,
+        ranks,
+        times,
+        size,
+        parameter,
+        fusion if isinstance(fusion, int) else 0,
+        node.scope,
+        node.instance or node.operator,
     )
 
 

@@ -67,6 +67,8 @@ class RankReadOut:
         redistributions: planned and not.
         without_strategy: operators that were left without one.
         recomputed: operator -> runs a step in which it is computed again.
+        operators: operator -> runs a step, without what only moves values about.
+        strategies: scope name of each operator, of all stages -> its strategy.
         memory: of the device.
         seconds: that compiling took.
         peak_bytes: that compiling took.
@@ -80,6 +82,8 @@ class RankReadOut:
     redistributions: tuple[Redistribution, ...]
     without_strategy: tuple[WithoutStrategy, ...]
     recomputed: Mapping[str, int]
+    operators: Mapping[str, int]
+    strategies: Mapping[str, Sequence[Any]]
     memory: Memory
     seconds: float
     peak_bytes: int
@@ -107,7 +111,9 @@ def read_rank(compiled: CompiledRank) -> RankReadOut:
         communication=tuple(read_communication(calls, compiled.groups, compiled.rank)),
         redistributions=tuple(read_redistributions(calls, planned_redistributions(layout))),
         without_strategy=tuple(read_without_strategy(calls, compiled.strategies, layout)),
-        recomputed=read_recomputed(calls),
+        recomputed=read_operators(calls, only_again=True),
+        operators=read_operators(calls),
+        strategies=compiled.strategies,
         memory=read_memory(calls, parameters, target, config.parallel.device_memory_gib),
         seconds=compiled.seconds,
         peak_bytes=compiled.peak_bytes,
@@ -147,10 +153,10 @@ def read_without_strategy(
     return result
 
 
-def read_recomputed(calls: Calls) -> dict[str, int]:
-    """Operator -> how often a step computes it again, most frequent first."""
+def read_operators(calls: Calls, only_again: bool = False) -> dict[str, int]:
+    """Operator -> how often a step runs it, most frequent first; or only the runs in which it is computed again."""
     counts: Counter[str] = Counter()
     for _, node, times in calls.nodes():
-        if "duplicated" in node.marks and node.operator not in _BOOKKEEPING:
+        if node.operator not in _BOOKKEEPING and (not only_again or "duplicated" in node.marks):
             counts[node.operator] += times
     return dict(counts.most_common())

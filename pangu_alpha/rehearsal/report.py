@@ -10,6 +10,7 @@ from itertools import pairwise
 from math import prod
 
 from pangu_alpha.rehearsal.communication import CommunicationSum, sum_communication
+from pangu_alpha.rehearsal.differences import operator_differences, strategy_differences
 from pangu_alpha.rehearsal.dry_run import DryRun
 from pangu_alpha.rehearsal.graph import RankReadOut
 from pangu_alpha.rehearsal.memory import GRADIENT, METHOD, MOMENT, WEIGHT, ParameterSlice
@@ -77,7 +78,7 @@ def ranks_table(run: DryRun) -> Table:
                 f"{run.layout.data_index(rank.rank)}, {run.layout.model_index(rank.rank)}",
                 f"{layers[0]}-{layers[-1]}" if layers else "-",
                 f"{weights_of(rank):,}",
-                size_text(sum(item.bytes_a_step for item in rank.communication)),
+                size_text(sent(rank)),
                 str(len(rank.unplanned)),
                 str(len(rank.without_strategy)),
                 f"{rank.seconds:.1f}",
@@ -172,6 +173,30 @@ def findings_tables(rank: RankReadOut) -> list[Table]:
     return result
 
 
+def target_table(ascend: DryRun, gpu: DryRun) -> Table:
+    """Operators that the graphs of the two targets run a different number of times, of each rank."""
+    rows = [
+        [str(first.rank), item.operator, f"{item.first:,}", f"{item.second:,}"]
+        for first, second in zip(ascend.ranks, gpu.ranks, strict=True)
+        for item in operator_differences(first, second)
+    ]
+    header = ("rank", "operator", f"runs for {ascend.target}", f"runs for {gpu.target}")
+    return Table(f"operators that differ between {ascend.target} and {gpu.target}", header, rows, (0, 2, 3))
+
+
+def search_table(ours: DryRun, searched: DryRun) -> Table:
+    """Where MindSpore's search divides an operator otherwise than our strategies, and what that sends."""
+    differences = strategy_differences(ours.ranks[0].strategies, searched.ranks[0].strategies)
+    rows = [[item.place, item.first or "-", item.second or "-", str(item.count)] for item in differences]
+    header = ("operator", "our strategy", "MindSpore's search", "places")
+    title = (
+        f"strategies that {searched.config.parallel.search} chose otherwise: rank {ours.ranks[0].rank} sends "
+        f"{size_text(sent(searched.ranks[0]))} a step instead of {size_text(sent(ours.ranks[0]))}, with "
+        f"{len(searched.ranks[0].unplanned)} redistributions"
+    )
+    return Table(title, header, rows, (3,))
+
+
 def as_json(run: DryRun) -> str:
     """Everything of a dry run; sizes in bytes, shapes as lists."""
     layout = asdict(run.layout) | {"devices": run.layout.devices}
@@ -193,6 +218,7 @@ def as_json(run: DryRun) -> str:
                 "redistributions": [asdict(item) | {"planned": item.planned} for item in rank.redistributions],
                 "without_strategy": [asdict(item) for item in rank.without_strategy],
                 "recomputed": dict(rank.recomputed),
+                "operators": dict(rank.operators),
                 "parameters": [asdict(item) for item in rank.parameters],
                 "compile_seconds": rank.seconds,
                 "compile_peak_bytes": rank.peak_bytes,
@@ -215,6 +241,11 @@ def as_json(run: DryRun) -> str:
 def weights_of(rank: RankReadOut) -> int:
     """Numbers in the rank's slices of the weights."""
     return sum(prod(item.slice_shape) for item in rank.parameters if item.kind == WEIGHT)
+
+
+def sent(rank: RankReadOut) -> int:
+    """Bytes that a rank puts into its communication in one step."""
+    return sum(item.bytes_a_step for item in rank.communication)
 
 
 def size_text(size: float) -> str:
