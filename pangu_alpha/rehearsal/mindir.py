@@ -13,6 +13,7 @@ What the format holds, and no document tells (MindSpore 2.10):
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -34,6 +35,7 @@ _ELEMENTS = {
 }  # fmt: skip
 # AttributeProto.AttributeType
 _FLOAT, _STRING, _BOOL, _DOUBLE, _TENSOR, _TENSORS, _TUPLE, _LIST, _SCALAR = 1, 8, 9, 11, 17, 19, 20, 21, 39
+_MONADS = (22, 23)
 _INTEGERS = frozenset((2, 3, 4, 5, 6, 7, 12, 13))
 
 
@@ -61,6 +63,15 @@ class ElementType:
     """An element type as a value, such as the second input of a Cast."""
 
     name: str
+
+
+class Monad(enum.Enum):
+    """A value without content that orders operators with side effects."""
+
+    MONAD = "monad"
+
+
+MONAD = Monad.MONAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +140,7 @@ class MindIR:
         functions: the others by name.
         parameters: value of the main function -> the parameter it is.
         inputs: names of the call's arguments -> their types, in order.
-        constants: value -> number, text, None, NumPy array, ElementType, or a tuple or list of these.
+        constants: value -> number, text, None, NumPy array, ElementType, MONAD, or a tuple or list of these.
     """
 
     main: Function
@@ -183,7 +194,7 @@ def parse_mindir(content: bytes) -> MindIR:
 
 
 def read_value(attribute: Any) -> Any:
-    """The value of an AttributeProto, see `MindIR.constants`; None for monads, graphs and the like."""
+    """The value of an AttributeProto, see `MindIR.constants`; None for graphs and the like."""
     kind = attribute.type
     if kind in (_TUPLE, _LIST):
         values = [read_value(value) for value in attribute.values]
@@ -203,7 +214,7 @@ def read_value(attribute: Any) -> Any:
         if tensor.raw_data or 0 in tensor.dims:
             return _array(tensor)
         return ElementType(_ELEMENTS.get(tensor.data_type, ("unknown", 0))[0])
-    return None
+    return MONAD if kind in _MONADS else None
 
 
 def _function(proto: Any, primitives: dict[str, Any], constants: dict[str, Any]) -> Function:

@@ -5,7 +5,7 @@ import pytest
 from mindspore.train.mind_ir_pb2 import AttributeProto, ModelProto, TensorProto
 
 from pangu_alpha.errors import PanguError
-from pangu_alpha.rehearsal.mindir import CALL, ElementType, TensorType, parse_mindir, read_mindir, read_value
+from pangu_alpha.rehearsal.mindir import CALL, MONAD, ElementType, TensorType, parse_mindir, read_mindir, read_value
 
 
 def _tensor(array: np.ndarray, data_type: int, name: str = "", data: bool = True) -> TensorProto:
@@ -82,7 +82,8 @@ def test_values():
     assert read_value(_attribute("", AttributeProto.BOOL, i=0)) is False
     assert read_value(_attribute("", AttributeProto.FLOAT, f=0.5)) == 0.5
     assert read_value(_attribute("", AttributeProto.STRING, s=b"sum")) == "sum"
-    assert read_value(_attribute("", AttributeProto.UMONAD)) is None
+    assert read_value(_attribute("", AttributeProto.UMONAD)) is MONAD
+    assert read_value(_attribute("", AttributeProto.NONE)) is None
     kind = _tensor(np.zeros((), np.float16), TensorProto.FLOAT16, data=False)
     assert read_value(AttributeProto(type=AttributeProto.TENSORS, tensors=[kind])) == ElementType("float16")
     halves = TensorProto(dims=[2], data_type=TensorProto.BFLOAT16, raw_data=np.array([0x3F80, 0xC000], "<u2").tobytes())
