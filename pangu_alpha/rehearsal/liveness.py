@@ -191,10 +191,11 @@ class _FunctionWalk:
         summary = self.walk.summary(functions[0])
         most = max(self.walk.summary(function).peak.bytes for function in functions)
         new = {storage: self._take(size) for storage, size in summary.sizes.items()}
-        if _has_closure(summary.result):
-            self._kept_bytes = max(self._kept_bytes, summary.peak.result_bytes)
-            self._call_of.update(dict.fromkeys(new.values(), position))
-            self._kept_of_call[position] = len(new)
+        captured = {new[storage] for storage in _captured(summary.result) if storage >= 0}
+        if captured:
+            self._kept_bytes = max(self._kept_bytes, sum(self.sizes[storage] for storage in captured))
+            self._call_of.update(dict.fromkeys(captured, position))
+            self._kept_of_call[position] = len(captured)
             self._kept_at_once = max(self._kept_at_once, len(+self._kept_of_call))
         result = _replace(summary.result, new, (*closures[0].captured, *arguments))
         return result, max(0, most - summary.peak.result_bytes)  # what is given back lives already
@@ -233,8 +234,13 @@ def _read(node: Node) -> Iterator[str]:
     yield from node.inputs[:1] if node.operator in ("Depend", "Load") else node.inputs
 
 
-def _has_closure(held: _Held) -> bool:
-    return isinstance(held, _Closure) or (isinstance(held, tuple) and any(map(_has_closure, held)))
+def _captured(held: _Held) -> Iterator[int]:
+    """Storages that closures within a value hold."""
+    if isinstance(held, _Closure):
+        yield from _storages(held)
+    elif isinstance(held, tuple):
+        for part in held:
+            yield from _captured(part)
 
 
 def _storages(held: _Held) -> Iterator[int]:
