@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from pangu_alpha.rehearsal.calls import Calls, bytes_of
-from pangu_alpha.rehearsal.mindir import Function, Node
+from pangu_alpha.rehearsal.mindir import Function, Node, TensorType
 
 OPERATORS = frozenset(
     [
@@ -187,18 +188,24 @@ def purpose_of(function: Function, node: Node, calls: Calls) -> str:
         return REDISTRIBUTION
     if "parallel_optimizer_allgather" in instance:
         return SCATTER_GRADIENTS if backward else GATHER_WEIGHTS
-    if instance.startswith("grad_mirror_") or node.origin.get("mirror_user_id"):
+    if instance.startswith("grad_mirror_"):
         return WEIGHT_GRADIENT
     if instance.startswith("PARALLEL_GLOBALNORM") or instance == "sum_over_ranks":
         return NORM
     cells = node.scope.split("/")
-    if any(cell.endswith("-Loss") for cell in cells):
-        return LOSS
     if any(cell.endswith("-Embedding") for cell in cells):
         return TABLE
+    # The scope alone does not tell: equal backward sums of the layers get the scope of the loss, the first of them.
+    if any(cell.endswith("-Loss") for cell in cells) and not (backward and _has_columns(node)):
+        return LOSS
     if backward:
         return PRODUCT_BACKWARD
     source = calls.makers(function).get(node.inputs[0]) if node.inputs else None
     if source is not None and source.operator in ("MatMul", "BatchMatMul"):
         return PRODUCT
     return OTHER
+
+
+def _has_columns(node: Node) -> bool:
+    """Whether a node gives a hidden state, [tokens, width], and not one number a token or in all."""
+    return isinstance(node.type, TensorType) and prod(node.type.shape[1:]) > 1

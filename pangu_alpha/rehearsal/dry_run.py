@@ -17,7 +17,7 @@ from pangu_alpha.parallel.stages import stages_of_layers
 from pangu_alpha.progress import Progress
 from pangu_alpha.rehearsal.compile import CompiledRank, CompileRequest, check_rank, compile_ranks
 from pangu_alpha.rehearsal.graph import RankReadOut, read_rank
-from pangu_alpha.rehearsal.program import TRAINING_STEP
+from pangu_alpha.rehearsal.program import ACCUMULATION, TRAINING_STEP
 
 logger = logging.getLogger(__name__)
 
@@ -98,22 +98,30 @@ def dry_run(
         check_rank(rank, layout.devices)
     what = f"rank {ranks[0]}" if len(ranks) == 1 else f"{len(ranks)} ranks"
     logger.info("compiling %s of %d for %s, each in a process of its own", what, layout.devices, target)
-    with _working_directory(keep) as folder, Progress("compiling", len(ranks), "ranks") as progress:
+    programs = {"step": program}
+    if program == TRAINING_STEP and layout.micro_batches > 1 and not layout.in_pipeline:
+        programs["accumulation"] = ACCUMULATION
+    graphs = len(ranks) * len(programs)
+    with _working_directory(keep) as folder, Progress("compiling", graphs, "graphs") as progress:
         requests = [
-            CompileRequest(config, rank, target, folder / f"rank_{rank:04d}", program=program) for rank in ranks
+            CompileRequest(config, rank, target, folder / f"rank_{rank:04d}" / name, program=source)
+            for rank in ranks
+            for name, source in programs.items()
         ]
 
         def done(compiled: CompiledRank) -> None:
             logger.info(
-                "rank %d compiled in %.0f s with %.1f GiB",
+                "rank %d: %s compiled in %.0f s with %.1f GiB",
                 compiled.rank,
+                compiled.folder.name,
                 compiled.seconds,
                 compiled.peak_bytes / 2**30,
             )
             progress.advance()
 
         compiled = compile_ranks(requests, at_once, done)
-        read = tuple(read_rank(rank) for rank in compiled)
+        count = len(programs)
+        read = tuple(read_rank(*compiled[first : first + count]) for first in range(0, len(compiled), count))
     stages = stages_of_layers(config.model, layout)
     return DryRun(config, layout, target, compiled[0].mindspore, stages, read)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pangu_alpha.parallel.layout import Layout, layout_of
@@ -94,8 +94,48 @@ class RankReadOut:
         return tuple(item for item in self.redistributions if not item.planned)
 
 
-def read_rank(compiled: CompiledRank) -> RankReadOut:
-    """Read a compiled rank's files."""
+def read_rank(compiled: CompiledRank, accumulation: CompiledRank | None = None) -> RankReadOut:
+    """Read a compiled rank's files.
+
+    Args:
+        compiled: its step.
+        accumulation: outside a pipeline, what it runs for all micro batches but the last, if there are several.
+    """
+    step = _read(compiled)
+    if accumulation is None:
+        return step
+    return _with_accumulation(step, _read(accumulation), compiled.request.config.train.micro_batches - 1)
+
+
+def _with_accumulation(step: RankReadOut, other: RankReadOut, times: int) -> RankReadOut:
+    """The read-out of a step that runs `other` for `times` micro batches first."""
+
+    def more(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+        names = dict.fromkeys((*first, *second))
+        return {name: first.get(name, 0) + times * second.get(name, 0) for name in names}
+
+    known = {item.scope for item in step.without_strategy}
+    most = max((step.memory, other.memory), key=lambda memory: memory.activations)
+    return replace(
+        step,
+        communication=(*step.communication, *(replace(item, times=times * item.times) for item in other.communication)),
+        redistributions=(
+            *step.redistributions,
+            *(replace(item, times=times * item.times) for item in other.redistributions),
+        ),
+        without_strategy=(
+            *step.without_strategy,
+            *(item for item in other.without_strategy if item.scope not in known),
+        ),
+        recomputed=more(step.recomputed, other.recomputed),
+        operators=more(step.operators, other.operators),
+        memory=replace(step.memory, activations=most.activations, peak_scope=most.peak_scope),
+        seconds=step.seconds + other.seconds,
+        peak_bytes=max(step.peak_bytes, other.peak_bytes),
+    )
+
+
+def _read(compiled: CompiledRank) -> RankReadOut:
     config = compiled.request.config
     layout = layout_of(config)
     calls = Calls(read_mindir(compiled.graph))

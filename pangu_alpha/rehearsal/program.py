@@ -11,6 +11,8 @@ from pangu_alpha.config import Config
 
 TRAINING_STEP = "pangu_alpha.rehearsal.program:training_program"
 """The program that is compiled unless another one is asked for."""
+ACCUMULATION = "pangu_alpha.rehearsal.program:accumulation_program"
+"""What the host calls for all micro batches of a step but the last, outside a pipeline."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,14 @@ def training_program(config: Config, target: str, rank: int) -> Program:
             fill_initial_values(model, config.model, config.train.seed)
 
     return Program(step, training_inputs(config), fill)
+
+
+def accumulation_program(config: Config, target: str, rank: int) -> Program:
+    """The cell with which `train` adds a micro batch's gradients up, where the host cuts the batch."""
+    from pangu_alpha.train.step import Stepper
+
+    program = training_program(config, target, rank)
+    cell = Stepper(program.cell).accumulate
+    assert cell is not None, "this run does not accumulate on the host"
+    cell.set_train()
+    return Program(cell, program.inputs, program.fill)

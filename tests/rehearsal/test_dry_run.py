@@ -16,6 +16,7 @@ import pytest
 from pangu_alpha.config_file import load_config
 from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.parallel.layout import Layout
+from pangu_alpha.rehearsal import communication
 from pangu_alpha.rehearsal import dry_run as dry_runs
 from pangu_alpha.rehearsal.dry_run import choose_ranks, dry_run
 
@@ -64,7 +65,7 @@ def test_files_are_kept_where_asked_or_where_a_compile_failed(monkeypatch, tmp_p
     monkeypatch.setattr(dry_runs.tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     run = small(monkeypatch, "good", tmp_path / "kept")
-    assert (tmp_path / "kept" / "rank_0001" / "graph.mindir").stat().st_size > 1000
+    assert (tmp_path / "kept" / "rank_0001" / "step" / "graph.mindir").stat().st_size > 1000
     assert run.ranks[0].rank == 1
     assert run.mindspore
     small(monkeypatch, "good")
@@ -149,6 +150,24 @@ def test_no_second_model_or_step_is_built_here(repository):
     trainer = (repository / "pangu_alpha" / "train" / "trainer.py").read_text(encoding="utf-8")
     assert "build_training_step(" in text
     assert "build_training_step(" in trainer
+
+
+@pytest.mark.slow
+def test_micro_batches_that_the_host_cuts_count_all():
+    words = ["parallel.optimizer_shards=1", "model.dropout=0.0"]
+    once = dry_run(load_config(None, [*TINY, *words]).config, [0], "ascend").ranks[0]
+    four = ["train.batch_size=16", "train.micro_batches=4"]
+    often = dry_run(load_config(None, [*TINY, *words, *four]).config, [0], "ascend").ranks[0]
+    assert not often.unplanned
+    for purpose in (communication.PRODUCT, communication.PRODUCT_BACKWARD, communication.WEIGHT_GRADIENT):
+        first, second = (
+            sum(item.bytes_a_step for item in rank.communication if item.purpose == purpose) for rank in (once, often)
+        )
+        assert second == 4 * first > 0
+    assert often.operators["Softmax"] == 4 * once.operators["Softmax"]
+    assert often.operators["AdamWeightDecay"] == once.operators["AdamWeightDecay"]
+    assert once.memory.gradients == 0
+    assert often.memory.gradients == often.memory.weights
 
 
 @pytest.mark.slow
