@@ -41,7 +41,7 @@ class Cluster:
             Deadlock: no rank can go on, also with buffered sends.
             Mismatch: ranks came to communication operators that do not fit.
         """
-        network = Network()
+        network = Network({key: scopes for rank in self.ranks for key, scopes in rank.scopes(program).items()})
         running = {rank.number: rank.start(program, arguments, network) for rank in self.ranks}
         waiting: dict[int, Future] = {}
         results: dict[int, Any] = {}
@@ -49,10 +49,12 @@ class Cluster:
             if self._go_on(running, waiting, results):
                 continue
             stuck = {number: future.call for number, future in waiting.items()}
-            reason = explain_standstill(network, stuck, set(results))
+            messages = {rank.number: rank.messages(program) for rank in self.ranks}
+            reason = explain_standstill(network, stuck, set(results), messages)
             if network.buffered or not network.relax():
                 raise Deadlock(reason)
             self.device_deadlocks.append(f"{program}: with rendezvous sends, {reason}")
+        # A buffered send has ended; but what nobody fetched is a mistake, too.
         left = [call for rank in self.ranks for call in network.unfinished(rank.number)]
         if left:
             raise Deadlock(

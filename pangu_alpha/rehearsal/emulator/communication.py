@@ -9,7 +9,7 @@ receives don't hold up what comes after them in the stream: what still stands st
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,17 +88,26 @@ class _Pending:
         self.call, self.data, self.future = call, data, future
 
 
+def _send_off(pending: _Pending) -> None:
+    """Let a buffered send end; what it sent waits in its stream."""
+    if pending.call.operator == SEND and not pending.future.done:
+        pending.future.complete(pending.data)
+
+
 class Network:
     """The streams of all ranks.
 
+    Args:
+        scopes: (group, rank) -> scopes of the rank's collectives there.  With them it is noticed where ranks call the
+            same collectives in another order, even if their shapes fit.
+
     Attributes:
         buffered: whether sends need no receiver, see the module.
-        order_differs: pairs of calls from different places of the model that met in one collective, for a warning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scopes: Mapping[tuple[str, int], frozenset[str]] | None = None) -> None:
         self.buffered = False
-        self.order_differs: list[tuple[Call, Call]] = []
+        self._scopes = scopes or {}
         self._streams: dict[tuple[str, int], deque[_Pending]] = {}
 
     def issue(self, call: Call, data: np.ndarray | None) -> Future:
@@ -108,17 +117,21 @@ class Network:
             Mismatch: it met another one that does not fit.
         """
         future = Future(call)
-        self._stream(call.group, call.rank).append(_Pending(call, data, future))
+        pending = _Pending(call, data, future)
+        self._stream(call.group, call.rank).append(pending)
         self._advance(call)
+        if self.buffered:
+            _send_off(pending)
         return future
 
     def relax(self) -> bool:
         """Buffer sends from now on; whether something that stood still goes on."""
         self.buffered = True
-        calls = [pending.call for stream in self._streams.values() for pending in stream]
-        for call in calls:
-            self._advance(call)
-        return len(calls) > sum(map(len, self._streams.values()))
+        waiting = [pending for stream in self._streams.values() for pending in stream]
+        for pending in waiting:
+            self._advance(pending.call)
+            _send_off(pending)
+        return any(pending.future.done for pending in waiting)
 
     def unfinished(self, rank: int) -> list[Call]:
         """Calls of a rank that have not ended, in the order of issue."""
@@ -168,8 +181,17 @@ class Network:
                 raise Mismatch(
                     f"collectives do not match in group {first.group} (ranks {list(first.ranks)}): {first}, but {other}"
                 )
-            if other.scope != first.scope:
-                self.order_differs.append((first, other))
+            if other.scope != first.scope and self._both_have(first, other):
+                raise Mismatch(
+                    f"ranks call the collectives of group {first.group} (ranks {list(first.ranks)}) in another order, "
+                    f"and would mix up what fits by its shape: {first}, but {other}"
+                )
+
+    def _both_have(self, one: Call, other: Call) -> bool:
+        """Whether each of two calls stands in the graphs of both ranks."""
+        return one.scope in self._scopes.get((one.group, other.rank), ()) and other.scope in self._scopes.get(
+            (one.group, one.rank), ()
+        )
 
     def _pass(self, group: str, ranks: Sequence[int]) -> bool:
         """Do one send whose receiver has come to the matching receive."""

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
-from pangu_alpha.rehearsal.emulator.communication import SEND, Call, Network
+from pangu_alpha.rehearsal.emulator.communication import RECEIVE, SEND, Call, Network
+
+Message = tuple[str, int, str, int]
+"""(Send or Receive, the other's rank, group, tag)."""
 
 
-def explain_standstill(network: Network, stuck: Mapping[int, Call], ended: set[int]) -> str:
-    """The circle of ranks that wait for each other, or the rank that waits for what nobody does.
+def explain_standstill(
+    network: Network, stuck: Mapping[int, Call], ended: set[int], messages: Mapping[int, Set[Message]]
+) -> str:
+    """The rank that waits for what nobody does, or the circle of ranks that wait for each other.
 
     Args:
         network: with what was issued and has not ended.
         stuck: rank -> what it waits for.
         ended: ranks that have come to their end.
+        messages: rank -> all sends and receives of its graph.
     """
+    for rank in stuck:
+        for call in network.unfinished(rank):
+            answer = RECEIVE if call.operator == SEND else SEND
+            if not call.is_collective and (answer, rank, call.group, call.tag) not in messages[call.peer]:
+                return f"{call} waits for ever: there is no matching {answer} in the graph of rank {call.peer}"
     path: list[tuple[int, str]] = []
     rank = min(stuck)
     while rank not in [number for number, _ in path]:
@@ -51,8 +62,3 @@ def _has_come(network: Network, call: Call, rank: int) -> bool:
     if network.buffered:
         return any(other.is_collective for other in calls)
     return bool(calls) and calls[0].is_collective
-
-
-def partner_name(call: Call) -> str:
-    """What would answer a send or receive."""
-    return "receives it" if call.operator == SEND else "sends it"

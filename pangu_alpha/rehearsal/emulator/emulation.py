@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,14 @@ from pangu_alpha.rehearsal.emulator.cluster import Cluster
 from pangu_alpha.rehearsal.emulator.comparison import StepComparison, Tolerance, compare_step
 from pangu_alpha.rehearsal.emulator.interpreter import Rank
 from pangu_alpha.rehearsal.emulator.kernels import as_array, use_cpu_kernels
-from pangu_alpha.rehearsal.emulator.programs import ACCUMULATE, STEP, programs_of
+from pangu_alpha.rehearsal.emulator.plant import Plant
 from pangu_alpha.rehearsal.emulator.reference import StepResult, reference_steps
 from pangu_alpha.rehearsal.mindir import MindIR, read_mindir
+from pangu_alpha.rehearsal.program import ACCUMULATION, TRAINING_STEP
 from pangu_alpha.train.step import read_metrics
+
+STEP, ACCUMULATE = "step", "accumulate"
+"""Names of the graphs that a step runs: the last one, and the one of the micro batches before."""
 
 MOST_RANKS = 16
 """More ranks are not run in one process."""
@@ -55,6 +60,10 @@ class CompiledRun:
         """The run's layout."""
         return layout_of(self.config)
 
+    def with_error(self, plant: Plant) -> CompiledRun:
+        """The run with an error planted into its last graph; one that is planted by compiling is there already."""
+        return CompiledRun(self.config, self.ranks, {**self.graphs, STEP: plant.transform(self.graphs[STEP])})
+
     def groups(self, rank: int) -> dict[str, tuple[int, ...]]:
         """Ranks of each group that a rank is in."""
         return {name: members for ranks in self.ranks.values() for name, members in ranks[rank].groups.items()}
@@ -66,8 +75,17 @@ def compile_run(
     target: str = "ascend",
     at_once: int = 2,
     done: Callable[[CompiledRank], None] = lambda rank: None,
+    plant: Plant | None = None,
 ) -> CompiledRun:
     """Compile the graphs of all ranks of `config`, with the parameters' values, into `folder`.
+
+    Args:
+        config: the run.
+        folder: where the ranks' files go.
+        target: ascend or gpu.
+        at_once: ranks that compile at a time.
+        done: called after each rank.
+        plant: an error to plant.
 
     Raises:
         UsageError: there is one device, or too many.
@@ -75,20 +93,29 @@ def compile_run(
     """
     check_emulated(config)
     devices = layout_of(config).devices
+    programs = programs_of(config)
+    if plant is not None:
+        programs[STEP] = plant.program
     requests = [
         CompileRequest(config, rank, target, (folder / name / f"rank_{rank}").absolute(), "export", program)
-        for name, program in programs_of(config).items()
+        for name, program in programs.items()
         for rank in range(devices)
     ]
     compiled = compile_ranks(requests, at_once, done)
-    names = [name for name in programs_of(config) for _ in range(devices)]
-    return CompiledRun(
-        config,
-        {
-            program: [rank for rank, name in zip(compiled, names, strict=True) if name == program]
-            for program in programs_of(config)
-        },
+    run = CompiledRun(
+        config, {name: compiled[place * devices : (place + 1) * devices] for place, name in enumerate(programs)}
     )
+    return run if plant is None else run.with_error(plant)
+
+
+def programs_of(config: Config) -> dict[str, str]:
+    """Name of each graph that a rank of the run has -> the program that the worker compiles.
+
+    A pipeline runs all micro batches in one graph; otherwise the host calls one to accumulate and one to end with.
+    """
+    layout = layout_of(config)
+    accumulates = layout.micro_batches > 1 and not layout.in_pipeline
+    return ({ACCUMULATE: ACCUMULATION} if accumulates else {}) | {STEP: TRAINING_STEP}
 
 
 def check_emulated(config: Config) -> None:
@@ -130,6 +157,8 @@ class EmulatedRun:
             Deadlock, Mismatch: ranks do not fit together.
         """
         use_cpu_kernels()
+        for rank in self.cluster.ranks:
+            rank.calls.clear()
         pieces = 1 if self.layout.in_pipeline else self.layout.micro_batches
         parts = list(zip(*(np.split(array, pieces) for array in batch), strict=True))
         for part in parts[:-1]:
@@ -154,7 +183,10 @@ def compare_run(
     """
     emulated = EmulatedRun(run)
     step_ranks = run.ranks[STEP]
+    tolerance = tolerance or TOLERANCES[run.config.model.compute_dtype]
+    rates = 0.0
     for number, reference in enumerate(references):
+        rates += reference.metrics["learning_rate"] if run.config.optimizer.kind != "sgd" else 0.0
         results = emulated.step(batch_of_step(run.config, number))
         yield compare_step(
             number,
@@ -164,7 +196,7 @@ def compare_run(
             [rank.layouts for rank in step_ranks],
             [run.groups(rank) for rank in range(run.layout.devices)],
             run.layout,
-            tolerance or TOLERANCES[run.config.model.compute_dtype],
+            dataclasses.replace(tolerance, noise=2 * rates),
         )
 
 
@@ -175,14 +207,15 @@ def compile_with_reference(
     target: str = "ascend",
     at_once: int = 2,
     done: Callable[[CompiledRank], None] = lambda rank: None,
+    plant: Plant | None = None,
 ) -> tuple[CompiledRun, list[StepResult]]:
-    """Compile all ranks and run `steps` steps on one device meanwhile."""
+    """Compile all ranks, see `compile_run`, and run `steps` steps on one device meanwhile."""
     check_emulated(config)
     outcome: list[CompiledRun | BaseException] = []
 
     def work() -> None:
         try:
-            outcome.append(compile_run(config, folder, target, at_once, done))
+            outcome.append(compile_run(config, folder, target, at_once, done, plant))
         except BaseException as error:
             outcome.append(error)
 

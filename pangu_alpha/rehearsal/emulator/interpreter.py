@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 
 from pangu_alpha.errors import PanguError
-from pangu_alpha.rehearsal.emulator.communication import COMMUNICATION, RECEIVE, SEND, Call, Network
+from pangu_alpha.rehearsal.emulator.communication import COLLECTIVES, COMMUNICATION, RECEIVE, SEND, Call, Network
 from pangu_alpha.rehearsal.emulator.kernels import PLACES, Kernels, as_array, as_value
 from pangu_alpha.rehearsal.emulator.values import Closure, Future, Reference
 from pangu_alpha.rehearsal.mindir import CALL, MONAD, Function, MindIR, Node
@@ -54,7 +54,7 @@ class Rank:
         number: which rank.
         parameters: current value of each, as tensors that are never written to.
         kernels: what runs the operators.
-        calls: communication operators that the last program came to, in order.
+        calls: communication operators that it came to since this list was last cleared, in order.
     """
 
     def __init__(self, number: int, programs: dict[str, MindIR], groups: dict[str, tuple[int, ...]]) -> None:
@@ -78,9 +78,27 @@ class Rank:
             for function in (program.main, *program.functions.values()):
                 self._prepared[id(function)] = _Prepared(function, known)
 
+    def scopes(self, program: str) -> dict[tuple[str, int], frozenset[str]]:
+        """(group, this rank) -> scopes of the collectives that a program has there."""
+        found: dict[tuple[str, int], set[str]] = {}
+        for node in self._nodes(program, COLLECTIVES):
+            found.setdefault((node.attributes["group"], self.number), set()).add(node.scope)
+        return {key: frozenset(scopes) for key, scopes in found.items()}
+
+    def messages(self, program: str) -> set[tuple[str, int, str, int]]:
+        """All sends and receives of a program: (operator, the other's rank, group, tag)."""
+        return {
+            (node.operator, _peer(node), node.attributes["group"], node.attributes.get("sr_tag", 0))
+            for node in self._nodes(program, {SEND, RECEIVE})
+        }
+
+    def _nodes(self, program: str, operators: Set[str]) -> Iterator[Node]:
+        graph = self.programs[program]
+        for function in (graph.main, *graph.functions.values()):
+            yield from (node for node in function.nodes if node.operator in operators)
+
     def start(self, program: str, arguments: Sequence[np.ndarray], network: Network) -> Execution:
         """Run a program with whole batches as its arguments."""
-        self.calls = []
         main = self.programs[program].main
         result = yield from self._run(main, [Tensor(array) for array in arguments], network)
         return (yield from self._settle(result))
@@ -193,13 +211,17 @@ class Rank:
             shape, dtype, size = kind.shape, kind.dtype, kind.bytes  # type: ignore[union-attr]
         else:
             shape, dtype, size = data.shape, str(data.dtype), data.nbytes
-        peer = attributes.get("dst_global_rank" if node.operator == SEND else "src_global_rank", -1)
         axes = (attributes.get("split_dim", 0), attributes.get("concat_dim", 0))
         reduction = attributes.get("op", "sum") if "Reduce" in node.operator else ""
         return Call(
             self.number, len(self.calls), node.operator, group, ranks, tuple(shape), dtype, size, node.scope,
-            node.instance, reduction, peer, attributes.get("sr_tag", 0), axes,
+            node.instance, reduction, _peer(node), attributes.get("sr_tag", 0), axes,
         )  # fmt: skip
+
+
+def _peer(node: Node) -> int:
+    peer: int = node.attributes.get("dst_global_rank" if node.operator == SEND else "src_global_rank", -1)
+    return peer
 
 
 _FORMS: dict[str, Any] = {
