@@ -1,8 +1,8 @@
 """Every setting of a run: frozen dataclasses with one sentence a field, the single source of defaults.
 
 `config_file.py` reads YAML into these classes and names the file and key of whatever is wrong.  A check here
-raises `InvalidValue`, which knows the key within its section and what would be allowed.  The section `parallel` is in
-`config_parallel.py`.
+raises `InvalidValue`, which knows the key within its section and what would be allowed.  The sections `parallel` and
+`cluster` are in files of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pangu_alpha.config_checks import require, require_choice, require_share
+from pangu_alpha.config_cluster import ClusterConfig
 from pangu_alpha.config_parallel import ParallelConfig
 
 
@@ -332,6 +333,8 @@ class Config:
     """The loop."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """Layout on a cluster."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """The cluster."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """The summary at the end."""
 

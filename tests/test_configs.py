@@ -19,7 +19,9 @@ def test_the_sizes_of_the_paper_are_shipped():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_is_read(name):
-    assert load_config(ROOT / name).config.name == Path(name).stem
+    config = load_config(ROOT / name).config
+    if not name.startswith("configs/clusters/"):  # which only runs extend
+        assert config.name == Path(name).stem
 
 
 @pytest.mark.parametrize("name", ["350m", "1.3b", "2.6b", "13b", "200b"])
