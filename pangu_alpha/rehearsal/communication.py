@@ -190,14 +190,14 @@ def purpose_of(function: Function, node: Node, calls: Calls) -> str:
         return SCATTER_GRADIENTS if backward else GATHER_WEIGHTS
     if instance.startswith("grad_mirror_"):
         return WEIGHT_GRADIENT
-    if instance.startswith("PARALLEL_GLOBALNORM") or instance == "sum_over_ranks":
-        return NORM
     cells = node.scope.split("/")
     if any(cell.endswith("-Embedding") for cell in cells):
         return TABLE
     # The scope alone does not tell: equal backward sums of the layers get the scope of the loss, the first of them.
     if any(cell.endswith("-Loss") for cell in cells) and not (backward and _has_columns(node)):
         return LOSS
+    if instance.startswith("PARALLEL_GLOBALNORM") or instance == "sum_over_ranks":
+        return NORM
     if backward:
         return PRODUCT_BACKWARD
     source = calls.makers(function).get(node.inputs[0]) if node.inputs else None

@@ -1,0 +1,32 @@
+"""Every published run compiles: first, middle and last rank for Ascend, the first also for the GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pangu_alpha.config_file import load_config
+from pangu_alpha.parallel.layout import layout_of
+from pangu_alpha.rehearsal.communication import OTHER
+from pangu_alpha.rehearsal.dry_run import choose_ranks, dry_run
+
+RUNS = sorted((Path(__file__).parent.parent.parent / "configs" / "runs").glob("*.yaml"))
+
+
+def test_there_are_runs():
+    assert len(RUNS) >= 9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "ranks"), [("ascend", "first,middle,last"), ("gpu", "first")])
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_published_run_compiles_as_planned(path, target, ranks):
+    config = load_config(path).config
+    run = dry_run(config, choose_ranks(ranks, layout_of(config)), target)
+    for rank in run.ranks:
+        assert not rank.unplanned
+        assert not rank.without_strategy
+        assert OTHER not in {item.purpose for item in rank.communication}
+        assert rank.peak_bytes < 4 * 2**30
+        assert rank.memory.fits, f"{rank.memory.total / 2**30:.1f} GiB"
