@@ -14,8 +14,10 @@ What the format holds, and no document tells (MindSpore 2.10):
 from __future__ import annotations
 
 import enum
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -169,9 +171,8 @@ def parse_mindir(content: bytes) -> MindIR:
         ValueError: it is none.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from mindspore.train.mind_ir_pb2 import ModelProto
 
-    model = ModelProto()
+    model = _model_proto()()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
@@ -191,6 +192,21 @@ def parse_mindir(content: bytes) -> MindIR:
         {_bare(item.name): _tensor_type(item.tensor[0]) for item in model.graph.input},
         constants,
     )
+
+
+@cache
+def _model_proto() -> Any:
+    """The class ModelProto, out of MindSpore's own file, but without MindSpore, which takes seconds and half a GiB."""
+    package = importlib.util.find_spec("mindspore")
+    if package is None or package.origin is None:
+        raise PanguError("MindSpore is not installed here; install it with `pip install mindspore`")
+    path = Path(package.origin).parent / "train" / "mind_ir_pb2.py"
+    spec = importlib.util.spec_from_file_location("pangu_alpha_mind_ir_pb2", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ModelProto
 
 
 def read_value(attribute: Any) -> Any:
