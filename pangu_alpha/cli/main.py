@@ -27,6 +27,7 @@ JOBS: dict[str, tuple[str, str]] = {
         "pangu_alpha.cli.dry_run",
         "compile what ranks of a cluster will run, without the cluster; report on it",
     ),
+    "emulate": ("pangu_alpha.cli.emulate", "run all ranks of a small cluster run in one process, beside one device"),
 }
 """Job -> (module, what it does in one line).  The module is imported only when its job is called."""
 

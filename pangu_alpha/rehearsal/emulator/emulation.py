@@ -23,6 +23,7 @@ from pangu_alpha.rehearsal.emulator.interpreter import Rank
 from pangu_alpha.rehearsal.emulator.kernels import as_array, use_cpu_kernels
 from pangu_alpha.rehearsal.emulator.plant import Plant
 from pangu_alpha.rehearsal.emulator.reference import StepResult, reference_steps
+from pangu_alpha.rehearsal.emulator.traffic import Traffic, traffic_of
 from pangu_alpha.rehearsal.mindir import MindIR, read_mindir
 from pangu_alpha.rehearsal.program import ACCUMULATION, TRAINING_STEP
 from pangu_alpha.train.step import read_metrics
@@ -118,6 +119,11 @@ def programs_of(config: Config) -> dict[str, str]:
     return ({ACCUMULATE: ACCUMULATION} if accumulates else {}) | {STEP: TRAINING_STEP}
 
 
+def count_graphs(config: Config) -> int:
+    """Graphs that `compile_run` compiles."""
+    return len(programs_of(config)) * layout_of(config).devices
+
+
 def check_emulated(config: Config) -> None:
     """Raise UsageError unless the run has from 2 to MOST_RANKS devices."""
     devices = layout_of(config).devices
@@ -166,22 +172,26 @@ class EmulatedRun:
         results: list[Any] = self.cluster.run(STEP, parts[-1])
         return [(read_metrics(metrics), as_array(norms)) for metrics, norms in results]
 
+    def traffic(self, rank: int) -> dict[tuple[str, tuple[int, ...]], Traffic]:
+        """What a rank sent in the last step, see `traffic_of`."""
+        return traffic_of(self.cluster.ranks[rank].calls)
+
     def parameters(self, rank: int) -> dict[str, np.ndarray]:
         """Current parameters of a rank."""
         return {name: as_array(value) for name, value in self.cluster.ranks[rank].parameters.items()}
 
 
 def compare_run(
-    run: CompiledRun, references: Sequence[StepResult], tolerance: Tolerance | None = None
+    emulated: EmulatedRun, references: Sequence[StepResult], tolerance: Tolerance | None = None
 ) -> Iterator[StepComparison]:
     """Run as many steps as one device did, comparing each.
 
     Args:
-        run: compiled ranks.
+        emulated: all ranks, before their first step.
         references: what one device did with `batch_of_step` of the same run.
         tolerance: by the run's compute type, if not given.
     """
-    emulated = EmulatedRun(run)
+    run = emulated.run
     step_ranks = run.ranks[STEP]
     tolerance = tolerance or TOLERANCES[run.config.model.compute_dtype]
     rates = 0.0
