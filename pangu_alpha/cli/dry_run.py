@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pangu_alpha.cli.common import add_config_arguments, format_table
 from pangu_alpha.config_file import load_config
-from pangu_alpha.errors import PanguError
+from pangu_alpha.errors import PanguError, UsageError
 
 EXAMPLES = """
 pangu-alpha dry-run --config configs/runs/200b_2048.yaml --ranks 1024
@@ -62,6 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
     from pangu_alpha.rehearsal.report import as_json, headline, search_table, tables, target_table, verdict
     from pangu_alpha.rehearsal.report_page import as_page
 
+    for path in filter(None, (arguments.json, arguments.html)):
+        if Path(path).is_dir():
+            raise UsageError(f"{path} is a directory; name a file to write the report to")
     ranks = choose_ranks(arguments.ranks, layout_of(config))
     keep = Path(arguments.keep) if arguments.keep else None
     target = "ascend" if arguments.target == "both" else arguments.target

@@ -127,11 +127,14 @@ class PlannedRedistribution:
     """Regular expression that the scope name of the operator must match."""
     reason: str
     """Why."""
+    communicates: bool = True
+    """Whether it may move data between ranks; False: each rank only cuts what it has."""
 
 
 def planned_redistributions(layout: Layout) -> tuple[PlannedRedistribution, ...]:
     """What the strategies redistribute on purpose; everything else that a graph redistributes is a mistake."""
-    planned = [PlannedRedistribution(r"(embedding|masks|loss|query_layer)\b", "whole batch on each rank, cut over d")]
+    inputs = r"(embedding|masks|loss|query_layer)\b"
+    planned = [PlannedRedistribution(inputs, "whole batch on each rank, cut over d", communicates=False)]
     if not layout.split_vocabulary and layout.model_parallel > 1:
         planned.append(PlannedRedistribution(r"\b(head|loss)\b", "head and loss take tokens over d * m"))
     if layout.split_norms and layout.model_parallel > 1:

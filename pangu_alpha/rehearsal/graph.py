@@ -169,7 +169,8 @@ def read_redistributions(calls: Calls, planned: Sequence[PlannedRedistribution])
     for _, node, times in calls.nodes():
         if "redistribution_op_" not in node.instance or node.operator not in OPERATORS | _CUTTING:
             continue
-        reason = next((plan.reason for plan in planned if re.search(plan.scope, node.scope)), "")
+        plans = (plan for plan in planned if plan.communicates or node.operator in _CUTTING)
+        reason = next((plan.reason for plan in plans if re.search(plan.scope, node.scope)), "")
         result.append(Redistribution(node.scope, node.operator, times, bytes_of(node.type), reason))
     return result
 

@@ -6,8 +6,10 @@ import ast
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -87,6 +89,7 @@ def command(*words: str, **options) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_job_reports_in_three_forms(tmp_path):
     page, numbers = tmp_path / "page.html", tmp_path / "numbers.json"
     config = tmp_path / "tiny.yaml"
@@ -131,6 +134,34 @@ def test_what_its_user_gets_wrong_is_one_line(tmp_path):
     assert done.returncode == 1
     assert "no C compiler found" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_the_compilers_too(tmp_path):
+    words = [
+        "--config",
+        str(_empty(tmp_path)),
+        *TINY,
+        "--ranks",
+        "all",
+        "--at-once",
+        "2",
+        "--keep",
+        str(tmp_path / "kept"),
+    ]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "pangu_alpha.cli.main", "dry-run", *words],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    log = tmp_path / "kept" / "rank_0001" / "step" / "log.txt"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(started.pid, signal.SIGINT)  # the job alone: a terminal would send it to the compilers as well
+    _, said = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert said.splitlines()[-1] == "pangu-alpha: interrupted"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(started.pid, 0)  # nobody of its session is left
 
 
 def _empty(folder: Path) -> Path:
@@ -185,3 +216,13 @@ def test_a_rank_of_200_billion_parameters_compiles_on_a_laptop(repository, tmp_p
     assert rank.memory.weights == 4 * 4 * layer
     assert rank.memory.moments == 2 * rank.memory.weights
     assert rank.memory.gradients == rank.memory.weights
+
+
+def test_the_parent_needs_no_mindspore():
+    """It waits beside compilers that need the memory."""
+    code = (
+        "import sys, pangu_alpha.rehearsal.dry_run, pangu_alpha.rehearsal.report_page;"
+        "from pangu_alpha.rehearsal.mindir import _model_proto; _model_proto();"
+        "sys.exit('mindspore' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import prod
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 
 from pangu_alpha.config_file import load_config
 from pangu_alpha.parallel.layout import layout_of
+from pangu_alpha.parallel.strategies import PlannedRedistribution
 from pangu_alpha.rehearsal import communication
+from pangu_alpha.rehearsal.calls import Calls
 from pangu_alpha.rehearsal.communication import bytes_by_group, sum_communication
 from pangu_alpha.rehearsal.compile import CompileRequest, compile_ranks
-from pangu_alpha.rehearsal.graph import RankReadOut, read_rank
+from pangu_alpha.rehearsal.graph import RankReadOut, read_rank, read_redistributions
 from pangu_alpha.rehearsal.memory import GRADIENT, MOMENT, STATE, WEIGHT
+from pangu_alpha.rehearsal.mindir import read_mindir
 
 FLOAT = 4
 
@@ -71,6 +75,17 @@ def test_what_has_no_strategy_is_found_with_what_it_costs(small):
     assert unplanned.count("AllGather") == 2
     assert unplanned.count("ReduceScatter") == 2
     assert all("network-Network" in item.scope for item in small["without_strategy"].unplanned)
+
+
+def test_a_plan_to_cut_does_not_excuse_communication(small, tmp_path_factory):
+    compiled = tmp_path_factory.getbasetemp().glob("small*/without_strategy/graph.mindir")
+    calls = Calls(read_mindir(next(compiled)))
+    cut = PlannedRedistribution("network-Network", "cut", communicates=False)
+    planned = {item.operator for item in read_redistributions(calls, [cut]) if item.planned}
+    assert "StridedSlice" in planned
+    assert planned <= {"StridedSlice", "StridedSliceGrad"}
+    assert {item.operator for item in read_redistributions(calls, [cut]) if not item.planned} >= {"AllGather"}
+    assert all(item.planned for item in read_redistributions(calls, [dataclasses.replace(cut, communicates=True)]))
 
 
 def test_parameters_have_their_slices(small):
