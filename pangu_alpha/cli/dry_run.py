@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from textwrap import fill
 
 from pangu_alpha.cli.common import add_config_arguments, format_table
 from pangu_alpha.config_file import load_config
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pangu_alpha.files import atomic_write
     from pangu_alpha.parallel.layout import layout_of
     from pangu_alpha.rehearsal.dry_run import choose_ranks, dry_run
+    from pangu_alpha.rehearsal.memory import METHOD
     from pangu_alpha.rehearsal.report import as_json, headline, search_table, tables, target_table, verdict
     from pangu_alpha.rehearsal.report_page import as_page
 
@@ -84,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows = format_table(table.header, table.rows, table.right) if table.rows else "none"
         print(f"\n{table.title}\n{rows}")
     print("\n" + "\n".join(verdict(result)))
+    print("\n" + fill(METHOD, 120) + "\n")
     for path, content in ((arguments.json, as_json), (arguments.html, as_page)):
         if path:
             with atomic_write(path, "w") as file:

@@ -88,14 +88,14 @@ class CompiledRank:
     Attributes:
         request: what was asked for.
         seconds: from the start of the process to its end.
-        compile_seconds: of these, MindSpore's compiler.
+        processor_seconds: that it computed; fewer than `seconds` where other programs had the processor.
         peak_bytes: the most memory that the process held.
         mindspore: version of the compiler.
     """
 
     request: CompileRequest
     seconds: float
-    compile_seconds: float
+    processor_seconds: float
     peak_bytes: int
     mindspore: str = ""
 
@@ -178,7 +178,7 @@ def compile_rank(
     if code or not (folder / "result.json").exists():
         raise _failure(request, code)
     result = json.loads((folder / "result.json").read_text())
-    return CompiledRank(request, seconds, result["compile_seconds"], result["peak_bytes"], result["mindspore"])
+    return CompiledRank(request, seconds, **result)
 
 
 def compile_ranks(

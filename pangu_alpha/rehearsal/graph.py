@@ -71,6 +71,7 @@ class RankReadOut:
         strategies: scope name of each operator, of all stages -> its strategy.
         memory: of the device.
         seconds: that compiling took.
+        processor_seconds: that it computed.
         peak_bytes: that compiling took.
     """
 
@@ -86,6 +87,7 @@ class RankReadOut:
     strategies: Mapping[str, Sequence[Any]]
     memory: Memory
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
     @property
@@ -131,6 +133,7 @@ def _with_accumulation(step: RankReadOut, other: RankReadOut, times: int) -> Ran
         operators=more(step.operators, other.operators),
         memory=replace(step.memory, activations=most.activations, peak_scope=most.peak_scope),
         seconds=step.seconds + other.seconds,
+        processor_seconds=step.processor_seconds + other.processor_seconds,
         peak_bytes=max(step.peak_bytes, other.peak_bytes),
     )
 
@@ -156,6 +159,7 @@ def _read(compiled: CompiledRank) -> RankReadOut:
         strategies=compiled.strategies,
         memory=read_memory(calls, parameters, target, config.parallel.device_memory_gib),
         seconds=compiled.seconds,
+        processor_seconds=compiled.processor_seconds,
         peak_bytes=compiled.peak_bytes,
     )
 

@@ -221,6 +221,7 @@ def as_json(run: DryRun) -> str:
                 "operators": dict(rank.operators),
                 "parameters": [asdict(item) for item in rank.parameters],
                 "compile_seconds": rank.seconds,
+                "compile_processor_seconds": rank.processor_seconds,
                 "compile_peak_bytes": rank.peak_bytes,
             }
         )

@@ -51,7 +51,9 @@ def test_a_rank_compiles_to_its_graph_without_any_data(target, tmp_path):
     assert (0, 1, 2, 3) in compiled.groups.values()
     assert {(2, 3), (1, 3)} <= set(compiled.groups.values())
     assert [[2, 2], [2, 1]] in compiled.strategies.values()
-    assert 0 < compiled.compile_seconds < compiled.seconds < 120
+    assert compiled.processor_seconds > 0
+    assert 0 < compiled.seconds < 120
+    assert compiled.mindspore
     assert 100 * 2**20 < compiled.peak_bytes < 2 * 2**30
     assert not (tmp_path / "error.json").exists()
 
@@ -114,6 +116,6 @@ def test_what_cannot_be_asked_for(tmp_path):
 
 
 def test_a_result_of_an_earlier_compile_is_not_taken_for_a_new_one(tmp_path):
-    (tmp_path / "result.json").write_text('{"compile_seconds": 1, "peak_bytes": 1}')
+    (tmp_path / "result.json").write_text('{"processor_seconds": 1, "peak_bytes": 1, "mindspore": "2"}')
     with pytest.raises(PanguError, match="exit code 3"):
         compile_rank(request(tmp_path, "leaving"))

@@ -86,6 +86,7 @@ def run() -> DryRun:
         strategies={"Default/MatMul-op0": [[2, 1], [1, 2]]},
         memory=memory,
         seconds=12.34,
+        processor_seconds=11.0,
         peak_bytes=2**30,
     )
     return DryRun(config, layout, "ascend", "2.10.0", stages_of_layers(config.model, layout), (rank,))
