@@ -1,4 +1,4 @@
-"""What `benchmarks/learning.py` feeds the peer: schedule, initial values, the made-up task (collected where PyTorch is)."""
+"""What `benchmarks/learning.py` feeds the peer: rates, initial values, a made-up task (only where PyTorch is)."""
 
 from __future__ import annotations
 
