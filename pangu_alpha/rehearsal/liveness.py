@@ -1,11 +1,14 @@
-"""The most memory that a graph's tensors take at once, found by walking it in the compiler's order.
+"""The most memory that a graph's tensors take at once, found by walking it.
 
-Method.  A tensor lives from the operator that makes it to the last one that reads it.  A view (Reshape, Load, Depend, a
-tuple and its parts …) and what an operator writes in place (Assign, the optimizer) are the tensor they are made from.
-Parameters and constants take nothing here; they are counted apart.  A function that is called adds the peak of its own
-tensors while it runs, and afterwards what it gives back: for the forward function of a micro batch that is all that its
-backward function will read.  So the order of forward and backward calls in the graph decides how many micro batches are
-kept at once.
+Method.  Operators run in the order in which the compiler lists them, but those of the backward pass as soon as they
+can: the list puts gradients of weights behind all else, and devices, which take what is ready, do not.  A pipeline's
+calls of forward and backward functions keep their order, which the graph prescribes.
+
+A tensor lives from the operator that makes it to the last one that reads it.  A view (Reshape, Load, Depend, a tuple and
+its parts …) and what an operator writes in place (Assign, the optimizer) are the tensor they are made from.  Parameters
+and constants take nothing here; they are counted apart.  A function that is called adds the peak of its own tensors
+while it runs, and afterwards what it gives back: for the forward function of a micro batch that is all that its backward
+function will read.  So the order of forward and backward calls decides how many micro batches are kept at once.
 
 Not counted: workspace of kernels, buffers of collectives, what a memory pool loses to fragments.  Not deducted: what
 fused kernels never write.
@@ -13,8 +16,8 @@ fused kernels never write.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -103,19 +106,20 @@ class _FunctionWalk:
 
     def __init__(self, walk: _Walk, function: Function) -> None:
         self.walk, self.function = walk, function
+        self.nodes = _execution_order(function)
         self.held: dict[str, _Held] = {name: frozenset((-1 - i,)) for i, name in enumerate(function.inputs)}
         self.sizes: dict[int, int] = {}
         self.live = 0
         self._dies: dict[int, int] = {}
         self._dying: dict[int, list[int]] = defaultdict(list)
-        self._last_use, self._last_part_use = _last_uses(function, walk.calls)
+        self._last_use, self._last_part_use = _last_uses(function.result, self.nodes, walk.calls)
         self._call_of: dict[int, int] = {}
         self._kept_of_call: Counter[int] = Counter()
         self._kept_bytes = self._kept_at_once = 0
 
     def summary(self) -> _Summary:
         most, scope = 0, ""
-        for position, node in enumerate(self.function.nodes):
+        for position, node in enumerate(self.nodes):
             held, inside = self._run(position, node)
             if self.live + inside > most:
                 most, scope = self.live + inside, node.scope
@@ -212,11 +216,36 @@ class _FunctionWalk:
             self._kept_of_call[self._call_of[storage]] -= 1
 
 
-def _last_uses(function: Function, calls: Calls) -> tuple[dict[str, int], dict[str, dict[int, int]]]:
+def _execution_order(function: Function) -> list[Node]:
+    """The nodes of a function as they run, see the module."""
+    if sum(node.operator == CALL for node in function.nodes) > 1:
+        return list(function.nodes)
+    makers = {node.output for node in function.nodes}
+    waits_for = {node.output: {value for value in node.inputs if value in makers} for node in function.nodes}
+    readers: dict[str, list[Node]] = defaultdict(list)
+    for node in function.nodes:
+        for value in waits_for[node.output]:
+            readers[value].append(node)
+    order: list[Node] = []
+    done: set[str] = set()
+    for listed in function.nodes:
+        ready = deque([listed] if listed.output not in done else [])
+        while ready:
+            node = ready.popleft()
+            order.append(node)
+            done.add(node.output)
+            for reader in readers[node.output]:
+                waits_for[reader.output].discard(node.output)
+                if not waits_for[reader.output] and reader.scope.startswith("Gradients/"):
+                    ready.append(reader)
+    return order
+
+
+def _last_uses(result: str, nodes: Sequence[Node], calls: Calls) -> tuple[dict[str, int], dict[str, dict[int, int]]]:
     """Value -> position of the last node that reads it; and of the last that takes each of its parts."""
-    whole = {function.result: len(function.nodes)}
+    whole = {result: len(nodes)}
     parts: dict[str, dict[int, int]] = defaultdict(dict)
-    for position, node in enumerate(function.nodes):
+    for position, node in enumerate(nodes):
         if node.operator == "TupleGetItem":
             parts[node.inputs[0]][calls.index(node)] = position
             continue

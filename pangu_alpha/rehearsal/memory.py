@@ -14,8 +14,9 @@ KINDS = (WEIGHT, MOMENT, GRADIENT, STATE)
 """Kinds of parameters: weights, the optimizer's moments, accumulated gradients, counters and scales."""
 
 METHOD = (
-    "Activations are an estimate: the rank's graph is walked in the compiler's order, each tensor living from the "
-    "operator that makes it to the last that reads it, views and in-place updates taking nothing; a micro batch keeps "
+    "Activations are an estimate: the rank's graph is walked in the compiler's order, operators of the backward pass "
+    "running as soon as they can; each tensor lives from the operator that makes it to the last that reads it, views "
+    "and in-place updates taking nothing; a micro batch keeps "
     "between its forward and backward pass what the backward function is given. Workspace of kernels, buffers of "
     "collectives and fragments are not counted, savings of fused kernels not deducted."
 )

@@ -71,6 +71,22 @@ def test_parts_of_a_tuple_live_each_for_itself():
     assert peak(function("main", "x", nodes, "c")) == Peak(13 * KIB, KIB, "a")
 
 
+def test_gradients_of_weights_do_not_wait_until_the_end():
+    nodes = [
+        node("a", "MatMul", "x w", tensor(8)),
+        node("b", "MatMul", "a w", tensor(8)),
+        node("db", "GeLUGrad", "b", tensor(8), scope="Gradients/one"),
+        node("da", "MatMul", "db w", tensor(8), scope="Gradients/two"),
+        node("dx", "MatMul", "da w", tensor(8), scope="Gradients/three"),
+        node("end", "ReduceSum", "dx", tensor(0)),
+        node("db_w", "MatMul", "a db", tensor(1), scope="Gradients/weight"),  # listed late, though ready after db
+        node("da_w", "MatMul", "x da", tensor(1), scope="Gradients/weight"),
+        node("all", "MakeTuple", "end db_w da_w"),
+    ]
+    # In the listed order a, db, da and dx would be there together: 32.
+    assert peak(function("main", "x w", nodes, "all")).bytes == 25 * KIB
+
+
 def micro_batches(order: str, sums: bool = False) -> Peak:
     """A pipeline stage: each forward pass keeps 6 KiB for its backward pass, which takes 16 KiB at most.
 
