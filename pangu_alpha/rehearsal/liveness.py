@@ -4,11 +4,12 @@ Method.  Operators run in the order in which the compiler lists them, but those 
 can: the list puts gradients of weights behind all else, and devices, which take what is ready, do not.  A pipeline's
 calls of forward and backward functions keep their order, which the graph prescribes.
 
-A tensor lives from the operator that makes it to the last one that reads it.  A view (Reshape, Load, Depend, a tuple and
-its parts …) and what an operator writes in place (Assign, the optimizer) are the tensor they are made from.  Parameters
-and constants take nothing here; they are counted apart.  A function that is called adds the peak of its own tensors
-while it runs, and afterwards what it gives back: for the forward function of a micro batch that is all that its backward
-function will read.  So the order of forward and backward calls decides how many micro batches are kept at once.
+A tensor lives from the operator that makes it to the last one that reads it. A view (Reshape, Load, Depend, a tuple
+and its parts …) and what an operator writes in place (Assign, the optimizer) are the tensor they are made from.
+Parameters and constants take nothing here; they are counted apart. A function that is called adds the peak of its own
+tensors while it runs, and afterwards what it gives back: for the forward function of a micro batch that is all that
+its backward function will read. So the order of forward and backward calls decides how many micro batches are kept at
+once.
 
 Not counted: workspace of kernels, buffers of collectives, what a memory pool loses to fragments.  Not deducted: what
 fused kernels never write.
