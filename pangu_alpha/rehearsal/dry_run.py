@@ -150,7 +150,7 @@ def _working_directory(keep: Path | None) -> Iterator[Path]:
     try:
         yield directory
     except PanguError:
-        failed = True  # its message names the log
+        failed = any(directory.rglob("log.txt"))  # which the message names
         raise
     finally:
         if not failed:

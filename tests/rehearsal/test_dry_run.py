@@ -129,11 +129,14 @@ def test_what_its_user_gets_wrong_is_one_line(tmp_path):
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert done.stderr.strip().count("\n") == 0
+    (tmp_path / "temporary").mkdir()
     without_compiler = {**os.environ, "PATH": str(tmp_path), "CC": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    without_compiler["TMPDIR"] = str(tmp_path / "temporary")
     done = command("--config", str(_empty(tmp_path)), *TINY, env=without_compiler)
     assert done.returncode == 1
     assert "no C compiler found" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_ctrl_c_ends_the_compilers_too(tmp_path):
