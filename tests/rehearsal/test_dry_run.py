@@ -48,7 +48,7 @@ def test_ranks_are_numbers_or_words(text, ranks):
     [
         ("24", "there is no rank 24 in a run of 24 devices; allowed: 0 to 23"),
         ("first,-1", "there is no rank -1"),
-        ("frist", "'frist' is no rank; allowed: numbers and first, middle, last"),
+        ("front", "'front' is no rank; allowed: numbers and first, middle, last"),
         ("1.5", "'1.5' is no rank"),
         (" , ", "names no rank"),
     ],
