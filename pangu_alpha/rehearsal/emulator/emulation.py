@@ -20,7 +20,7 @@ from pangu_alpha.rehearsal.emulator.batches import batch_of_step
 from pangu_alpha.rehearsal.emulator.cluster import Cluster
 from pangu_alpha.rehearsal.emulator.comparison import StepComparison, Tolerance, compare_step
 from pangu_alpha.rehearsal.emulator.interpreter import Rank
-from pangu_alpha.rehearsal.emulator.kernels import as_array, use_cpu_kernels
+from pangu_alpha.rehearsal.emulator.kernels import as_array, on_one_core, use_cpu_kernels
 from pangu_alpha.rehearsal.emulator.plant import Plant
 from pangu_alpha.rehearsal.emulator.reference import StepResult, reference_steps
 from pangu_alpha.rehearsal.emulator.traffic import Traffic, traffic_of
@@ -167,9 +167,10 @@ class EmulatedRun:
             rank.calls.clear()
         pieces = 1 if self.layout.in_pipeline else self.layout.micro_batches
         parts = list(zip(*(np.split(array, pieces) for array in batch), strict=True))
-        for part in parts[:-1]:
-            self.cluster.run(ACCUMULATE, part)
-        results: list[Any] = self.cluster.run(STEP, parts[-1])
+        with on_one_core():
+            for part in parts[:-1]:
+                self.cluster.run(ACCUMULATE, part)
+            results: list[Any] = self.cluster.run(STEP, parts[-1])
         return [(read_metrics(metrics), as_array(norms)) for metrics, norms in results]
 
     def traffic(self, rank: int) -> dict[tuple[str, tuple[int, ...]], Traffic]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -34,6 +37,31 @@ def use_cpu_kernels() -> None:
     if ms.get_context("device_target") != "CPU":
         ms.set_device("CPU")
     ms.runtime.launch_blocking()
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """Keep all threads of this process on the core that it is on now.
+
+    Kernels hand parts of these small tensors to other threads and wait for them, which on a machine with other work
+    takes many times as long as the operator (a product of 32 x 32: 2.7 ms instead of 0.1).
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = {thread: os.sched_getaffinity(thread) for thread in _threads()}
+    core = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[36])
+    try:
+        for thread in before:
+            os.sched_setaffinity(thread, {core})
+        yield
+    finally:
+        for thread in set(_threads()):
+            os.sched_setaffinity(thread, before.get(thread, before[os.getpid()]))
+
+
+def _threads() -> list[int]:
+    return [int(thread.name) for thread in Path("/proc/self/task").iterdir()]
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -85,6 +113,10 @@ class Kernels:
         self.counts[node.operator] += 1
         if node.operator == "Assign":
             return [arguments[1]]
+        if node.operator in ("AssignAdd", "AssignSub"):
+            sign = 1 if node.operator == "AssignAdd" else -1
+            total = as_array(arguments[0]) + sign * as_array(arguments[1])
+            return [Tensor(total.astype(as_array(arguments[0]).dtype, copy=False))]
         places = PLACES[node.operator]
         copies = list(arguments)
         for place in places:
