@@ -18,7 +18,7 @@ LONGEST_FILE = 400
 LAYERS = [
     {"model", "parallel"},
     {"train", "inference", "checkpoint", "data"},
-    {"server", "evaluation", "rehearsal", "planner"},
+    {"server", "evaluation", "rehearsal", "planner", "launch"},
     {"cli"},
 ]
 """Packages from below to above; a module may import its own layer and those below."""

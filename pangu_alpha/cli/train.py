@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangu_alpha.cli.common import add_config_arguments, load_run
-from pangu_alpha.errors import UsageError
 
 if TYPE_CHECKING:
     from pangu_alpha.config import Config
@@ -34,18 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.profile:
         overrides.append(f"train.profile={arguments.profile}")
-    loaded, layout = load_run(arguments.config, overrides)
-    config = loaded.config
-    if layout.devices > 1:
-        raise UsageError(
-            f"{arguments.config} is laid out on {layout.devices} devices ({layout}), and this job trains on one: "
-            f"see it with `pangu-alpha dry-run --config {arguments.config}`"
-        )
+    config = load_run(arguments.config, overrides)[0].config
 
     from pangu_alpha.train.trainer import train
 
     result = train(config)
-    if result.after is None:
+    if result.after is None or not result.is_first_rank:
         return 0
 
     from pangu_alpha.train.summary import summarize

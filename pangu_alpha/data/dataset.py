@@ -118,7 +118,7 @@ def iterate_batches(
         batch_size: samples of the global batch, over all ranks.
         start_sample: how many samples of the sequence were taken before (steps so far × batch size).
         steps: how many batches to give; None never ends.
-        rank: of this process among the data-parallel ones; it gets rows rank · batch_size / ranks … of each batch.
+        rank: of this process among the data-parallel ones; it gets its part of each micro batch.
         ranks: number of data-parallel processes.
 
     Yields:
@@ -129,10 +129,15 @@ def iterate_batches(
     """
     if files.samples == 0:
         raise PanguError("there are no training samples")
-    if batch_size % ranks:
-        raise PanguError(f"a batch of {batch_size} samples cannot be divided among {ranks} data-parallel ranks")
+    if batch_size % (ranks * config.train.micro_batches):
+        raise PanguError(
+            f"a batch of {batch_size} samples in {config.train.micro_batches} micro batches cannot be divided among "
+            f"{ranks} data-parallel ranks"
+        )
     own = batch_size // ranks
-    columns = np.arange(rank * own, (rank + 1) * own, dtype=np.int64)
+    # Its part of every micro batch, so that micro batches are the same for any number of ranks.
+    by_micro_batch = np.arange(batch_size, dtype=np.int64).reshape(config.train.micro_batches, ranks, -1)
+    columns = by_micro_batch[:, rank].reshape(-1)
     window = max(1, min(_WINDOW, files.samples) // own)
     seed, step = config.train.seed, 0
     while steps is None or step < steps:

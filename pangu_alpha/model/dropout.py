@@ -32,10 +32,11 @@ def _unsigned(value: int) -> Tensor:
 
 
 @constexpr
-def _row_numbers(shape: tuple[int, ...]) -> Tensor:
-    """uint32, `shape` with one column."""
+def _row_numbers(shape: tuple[int, ...], part: int) -> Tensor:
+    """uint32, `shape` with one column; of the n-th part of a batch whose parts all have this shape."""
     rows = shape[:-1]
-    return Tensor(np.arange(int(np.prod(rows)), dtype=np.uint32).reshape((*rows, 1)))
+    count = int(np.prod(rows))
+    return Tensor(np.arange(part * count, (part + 1) * count, dtype=np.uint32).reshape((*rows, 1)))
 
 
 @constexpr
@@ -86,7 +87,7 @@ class Dropout(nn.Cell):
     def __init__(self, rate: float, site: int, numerics: Numerics, role: str, sharding: Sharding = UNSHARDED) -> None:
         super().__init__()
         self.rate = rate
-        self.counter = numerics.counter_dropout
+        self.counter, self.part = numerics.counter_dropout, sharding.data_part
         seed0, seed1 = sharding.dropout_seeds(role, site)
         self.framework_dropout = sharding.shard(ops.Dropout(1.0 - rate, seed0, seed1), role)
         self.mix_row, self.mix_column = Mix(role, sharding), Mix("vector", sharding)
@@ -104,7 +105,7 @@ class Dropout(nn.Cell):
 
     def mask(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
         """bool of `shape`, True where an element is kept; the last axis is the columns, all others are the rows."""
-        row = self.mix_row(self.xor_key(_row_numbers(shape), self.add_site(key, self.site)))
+        row = self.mix_row(self.xor_key(_row_numbers(shape, self.part), self.add_site(key, self.site)))
         column = self.mix_column(_column_numbers(shape))
         return self.less(self.mix(self.xor_column(row, column)), self.limit)
 

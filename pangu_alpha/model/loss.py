@@ -77,10 +77,15 @@ class Loss(nn.Cell):
         self.sum_losses, self.sum_counted = (shard(ops.ReduceSum(), "loss_tokens") for _ in range(2))
         self.add, self.divide = shard(ops.Add(), "loss_scalars"), shard(ops.RealDiv(), "loss_scalars")
         self.reshape = ops.Reshape()
+        self.sum_over_ranks = sharding.sum_over_data_parallel()
+        self.has_other_rows = self.sum_over_ranks is not None
         self.pad, self.least = Tensor(PAD_ID, ms.int32), Tensor(1e-5, ms.float32)
 
     def construct(self, logits: Tensor, labels: Tensor, tokens: Tensor) -> Tensor:
         """[B*S, V], int32 [B, S], int32 [B, S] -> float32 []."""
         counted = self.cast(self.not_equal(self.reshape(tokens, (-1,)), self.pad), ms.float32)
         total = self.sum_losses(self.multiply(self.token_loss(logits, labels), counted), 0)
-        return self.divide(total, self.add(self.sum_counted(counted, 0), self.least))
+        number = self.sum_counted(counted, 0)
+        if self.has_other_rows:  # then this is one rank's part of the mean over all
+            number = self.sum_over_ranks(number)
+        return self.divide(total, self.add(number, self.least))

@@ -16,6 +16,13 @@ class Sharding(Protocol):
     def stages(self) -> int:
         """Pipeline stages; what every layer needs (attention mask, dropout key) is made once in each."""
 
+    @property
+    def data_part(self) -> int:
+        """Which rows of a whole batch this process is given, where each is given its own: the n-th part."""
+
+    def sum_over_data_parallel(self) -> Any:
+        """An operator that sums over the processes which have other rows; None where nobody needs to be asked."""
+
     def shard(self, operator: Any, role: str) -> Any:
         """`operator`, a primitive, marked with the strategy of its role."""
 
@@ -31,6 +38,11 @@ class Unsharded:
 
     active = False
     stages = 1
+    data_part = 0
+
+    def sum_over_data_parallel(self) -> Any:
+        """None."""
+        return None
 
     def shard(self, operator: Any, role: str) -> Any:  # noqa: ARG002
         """`operator` as it is."""

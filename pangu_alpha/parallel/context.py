@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import signal
 import threading
@@ -16,7 +17,8 @@ from mindspore._c_expression import ms_ctx_param
 
 from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.errors import PanguError
-from pangu_alpha.parallel.layout import Layout
+from pangu_alpha.parallel.layout import Layout, require_data_parallel_alone
+from pangu_alpha.parallel.ranks import Ranks
 
 _TARGETS = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
 
@@ -48,6 +50,41 @@ def set_single_device_context(device: str = "auto") -> str:
         logging.disable(logging.NOTSET)
     ms.set_context(mode=ms.GRAPH_MODE)
     return target.lower()
+
+
+def set_run_context(layout: Layout, settings: ParallelConfig, device: str = "auto") -> tuple[str, Ranks]:
+    """Compile whole graphs for this process's device, one of those that the run was launched on.
+
+    Args:
+        layout: the layout of all ranks.
+        settings: section `parallel` of the run.
+        device: cpu, gpu, ascend or auto.
+
+    Returns:
+        The device, and this process among the others.
+
+    Raises:
+        PanguError: MindSpore does not support the device here, or the processes that were launched are not those of the
+            layout.
+    """
+    device = set_single_device_context(device)
+    if layout.devices == 1:
+        return device, Ranks()
+    if not any(name in os.environ for name in ("MS_ROLE", "RANK_TABLE_FILE", "OMPI_COMM_WORLD_RANK")):
+        raise PanguError(
+            f"the run is laid out on {layout.devices} devices ({layout}), and this process was started alone: "
+            "./run_train.sh --config FILE launches all of them"
+        )
+    communication.init()
+    count = communication.get_group_size()
+    if count != layout.devices:
+        raise PanguError(f"{count} processes were launched, and the run is laid out on {layout.devices} devices")
+    if device == "cpu":
+        require_data_parallel_alone(layout)
+    else:
+        _set_parallel_context(layout, settings)
+        _set_device_options(settings, device)
+    return device, Ranks(communication.get_rank(), count)
 
 
 def set_rehearsal_context(layout: Layout, settings: ParallelConfig, device: str) -> None:

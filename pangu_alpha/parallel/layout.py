@@ -102,6 +102,23 @@ def layout_of(config: Config) -> Layout:
     return layout
 
 
+def require_data_parallel_alone(layout: Layout) -> None:
+    """Check that a layout is one that CPUs can run.
+
+    Raises:
+        InvalidValue: it has another dimension than data parallelism.
+    """
+    for key in ("model_parallel", "pipeline_stages", "optimizer_shards"):
+        value = getattr(layout, key)
+        if value > 1:
+            raise InvalidValue(
+                f"parallel.{key}",
+                value,
+                "on a CPU MindSpore runs data parallelism alone, so it must be 1 there; "
+                "`pangu-alpha emulate` runs all five dimensions on this machine",
+            )
+
+
 def _check(layout: Layout, config: Config) -> None:
     model, parallel = config.model, layout.model_parallel
     _divides(parallel, "parallel.model_parallel", model.num_heads, "model.num_heads")

@@ -146,6 +146,7 @@ class Strategies:
     """The sharding of a model under `layout`, as one rank sees it."""
 
     active = True
+    data_part = 0  # every rank is given whole batches, which the strategies cut
 
     def __init__(
         self, layout: Layout, model: ModelConfig, rank: int = 0, seed: int = 1, products_only: bool = False
@@ -158,6 +159,10 @@ class Strategies:
     def stages(self) -> int:
         """Pipeline stages."""
         return self.layout.pipeline_stages
+
+    def sum_over_data_parallel(self) -> Any:
+        """None: MindSpore sums where a strategy asks for it."""
+        return None
 
     def shard(self, operator: Any, role: str) -> Any:
         """`operator` with the strategy of its role; with `products_only` the others are left to MindSpore's search."""

@@ -122,3 +122,32 @@ class Monitor:
             draw(self.directory / name)
         except Exception as error:
             logger.warning("%s could not be drawn: %s", name, error)
+
+
+class SilentMonitor:
+    """What stands in for a Monitor on the other ranks: it writes nothing, and stops where the first one does."""
+
+    def __enter__(self) -> SilentMonitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Check the loss.
+
+        Raises:
+            PanguError: it is not a finite number.
+        """
+        require_finite_loss(metrics.step, metrics.loss, None)
+
+    def on_validation(self, step: int, loss: float, perplexity: float | None = None) -> None:
+        """Nothing."""
+
+    def on_checkpoint(self, path: Path) -> None:
+        """Nothing."""
+
+    def on_health(self, sample: HealthSample) -> None:
+        """Nothing."""

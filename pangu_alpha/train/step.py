@@ -12,7 +12,8 @@ from pangu_alpha.config import Config
 from pangu_alpha.model.numerics import Numerics, resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel, PipelinedPanguAlphaLoss
 from pangu_alpha.model.sharding import UNSHARDED, Sharding
-from pangu_alpha.parallel.layout import Layout, layout_of
+from pangu_alpha.parallel.data_parallel import DataParallel
+from pangu_alpha.parallel.layout import Layout, layout_of, require_data_parallel_alone
 from pangu_alpha.parallel.slices import gradient_shares, places_in_stage
 from pangu_alpha.parallel.stages import lay_out
 from pangu_alpha.parallel.strategies import Strategies
@@ -143,7 +144,8 @@ class TrainStep(nn.Cell):
         self.gather = ops.Gather()
         self.has_ranks = layout.devices > 1
         self.sum_over_ranks = ops.AllReduce() if self.has_ranks else ops.Identity()
-        self.loss_copies = float(layout.devices_per_stage)
+        self.sums_gradients = network.model.sharding.sum_over_data_parallel() is not None
+        self.loss_copies = 1.0 if self.sums_gradients else float(layout.devices_per_stage)
         self.map = ops.HyperMap()
         self.concat, self.expand = ops.Concat(), ops.ExpandDims()
         self.is_finite = ops.IsFinite()
@@ -182,6 +184,8 @@ class TrainStep(nn.Cell):
         elif self.accumulates:
             gradients = self.map(_add_accumulated, self.accu_grads, gradients)
             loss = loss + self.accumulated_loss
+        if self.sums_gradients:
+            gradients = self.map(self.sum_over_ranks, gradients)
         squares = self.stack(self.map(_square_sum, self.shares, gradients))  # [P]
         if self.has_ranks:
             squares, loss = self.over_ranks(squares, loss)
@@ -256,18 +260,21 @@ def build_training_step(config: Config, device: str, rank: int = 0) -> TrainStep
         rank: whose step, of `layout_of(config).devices`.
 
     Raises:
-        InvalidValue: the layout does not fit the model.
+        InvalidValue: the layout does not fit the model, or the device.
     """
     layout = layout_of(config)
     numerics = resolve_numerics(config.model, device)
     sharding: Sharding = UNSHARDED
-    if layout.devices > 1:
+    if layout.devices > 1 and device == "cpu":
+        require_data_parallel_alone(layout)
+        sharding = DataParallel(layout, rank)
+    elif layout.devices > 1:
         products_only = config.parallel.search != "none"
         sharding = Strategies(layout, config.model, rank, config.train.seed, products_only)
     model = PanguAlphaModel(config.model, numerics, sharding, config.train.seed)
     network_type = PipelinedPanguAlphaLoss if layout.in_pipeline else PanguAlphaLoss
     network = network_type(model, config.model.vocab_size)
-    if layout.devices > 1 or layout.recompute != "none":
+    if sharding.active or layout.recompute != "none":
         lay_out(network, layout)
     return TrainStep(network, config, numerics, layout, rank)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -25,12 +27,14 @@ from pangu_alpha.data.sample_order import visited_samples
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_write
 from pangu_alpha.model.initial_values import fill_initial_values
-from pangu_alpha.parallel.context import device_name, interruptible, set_single_device_context
+from pangu_alpha.parallel.context import device_name, interruptible, set_run_context
+from pangu_alpha.parallel.layout import layout_of
+from pangu_alpha.parallel.ranks import Ranks
 from pangu_alpha.train.anomalies import NormGuard, SkippedBatches
 from pangu_alpha.train.flops import peak_speed
 from pangu_alpha.train.health_probe import HealthMeter
 from pangu_alpha.train.metrics import StepMetrics
-from pangu_alpha.train.monitor import Monitor
+from pangu_alpha.train.monitor import Monitor, SilentMonitor
 from pangu_alpha.train.profile import StepProfiler, parse_steps
 from pangu_alpha.train.run_identity import output_directory, require_same_run, run_identity
 from pangu_alpha.train.sink import SinkFeed, require_queue
@@ -61,6 +65,8 @@ class TrainResult:
     """Tokens trained on so far, over all calls."""
     seconds: float
     """Time that the steps took so far, over all calls."""
+    is_first_rank: bool = True
+    """Whether this process is the one that reports."""
 
 
 def train(config: Config, runs: Path = RUNS) -> TrainResult:
@@ -74,12 +80,12 @@ def train(config: Config, runs: Path = RUNS) -> TrainResult:
         PanguError: one line on text, settings, disk, a loss that is no number, or a directory of another run.
     """
     prepared = prepare(config, runs / "prepared")
-    device = set_single_device_context(config.train.device)
+    device, ranks = set_run_context(layout_of(config), config.parallel, config.train.device)
     require_queue(config.train.sink_size, device)
     identity = run_identity(config, prepared.fingerprint)
     run = RunDirectory(output_directory(config, identity, runs))
-    with RunLock(run.path):
-        trainer = Trainer(config, prepared, run, identity, device)
+    with RunLock(run.path) if ranks.is_first else contextlib.nullcontext():
+        trainer = Trainer(config, prepared, run, identity, device, ranks)
         trainer.restore_or_begin()
         return trainer.finish_training()
 
@@ -88,10 +94,17 @@ class Trainer:
     """One run of one process, between its checkpoints."""
 
     def __init__(
-        self, config: Config, prepared: Prepared, run: RunDirectory, identity: dict[str, Any], device: str
+        self,
+        config: Config,
+        prepared: Prepared,
+        run: RunDirectory,
+        identity: dict[str, Any],
+        device: str,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config, self.prepared, self.run, self.identity, self.device = config, prepared, run, identity, device
-        self.stepper = Stepper(build_training_step(config, device))
+        self.ranks = ranks or Ranks()
+        self.stepper = Stepper(build_training_step(config, device, self.ranks.rank))
         self.model = self.stepper.step.model
         self.validator = Validator(self.model, config.model)
         self.guard = NormGuard(config.train.skip_norm_factor)
@@ -106,7 +119,8 @@ class Trainer:
         checkpoint, _ = newest_good_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             fill_initial_values(self.model, self.config.model, self.config.train.seed)
-            self._write_run_files()
+            if self.ranks.is_first:
+                self._write_run_files()
             return
         if self.config.train.resume == "never":
             raise PanguError(
@@ -145,8 +159,7 @@ class Trainer:
         if "before" not in self.scores:
             self.scores["before"] = self._held_out_score()
         if self.step < settings.steps:
-            peak = peak_speed(self.device, device_name(self.device), settings.peak_tflops)
-            monitor = Monitor(self.config, self.run.path, peak=peak, resume_step=self.step)
+            monitor = self._monitor()
             if self.restored_from is not None:
                 monitor.on_checkpoint(self.restored_from)
             with monitor, StopSignals() as stop:
@@ -158,9 +171,17 @@ class Trainer:
         return TrainResult(
             self.run, self.prepared, self.step, self.step >= settings.steps, self.scores["before"],
             self.scores.get("after"), self.step * settings.batch_size * self.config.model.seq_length, self.seconds,
+            self.ranks.is_first,
         )  # fmt: skip
 
-    def _loop(self, monitor: Monitor, stop: StopSignals) -> None:
+    def _monitor(self) -> Monitor | SilentMonitor:
+        """What watches the run: on the first rank alone, as all have the same numbers."""
+        if not self.ranks.is_first:
+            return SilentMonitor()
+        peak = peak_speed(self.device, device_name(self.device), self.config.train.peak_tflops)
+        return Monitor(self.config, self.run.path, peak=peak, devices=self.ranks.count, resume_step=self.step)
+
+    def _loop(self, monitor: Monitor | SilentMonitor, stop: StopSignals) -> None:
         settings = self.config.train
         observers = _Observers(self, monitor)
         try:
@@ -175,9 +196,10 @@ class Trainer:
                 elif settings.validate_every and self.step % settings.validate_every == 0:
                     self._show(monitor, self._held_out_score(settings.validation_samples))
                 stop.renew()  # a second Ctrl-C does not wait for the checkpoint
-                if last or stop.received or self.step % settings.checkpoint_every == 0:
+                stopping = self.ranks.any(bool(stop.received))  # a signal may reach one rank a step earlier
+                if last or stopping or self.step % settings.checkpoint_every == 0:
                     monitor.on_checkpoint(self.save())
-                if stop.received:
+                if stopping:
                     logger.info("stopped after step %d; the same command continues", self.step)
                     return
         finally:
@@ -188,24 +210,37 @@ class Trainer:
         settings = self.config.train
         first, left = self.step * settings.batch_size, settings.steps - self.step
         if not settings.sink_size:
-            yield from training_batches(self.prepared.train, self.config, settings.batch_size, first, left)
+            yield from training_batches(
+                self.prepared.train, self.config, settings.batch_size, first, left, *self._rows()
+            )
             return
-        dataset = build_dataset(self.prepared.train, self.config, settings.batch_size, first, left)
+        dataset = build_dataset(self.prepared.train, self.config, settings.batch_size, first, left, *self._rows())
         feed = SinkFeed(self.stepper.step, dataset, settings.sink_size)
         for _ in range(left // settings.sink_size):
             yield feed
 
-    def _show(self, monitor: Monitor, score: HeldOutScore) -> None:
+    def _rows(self) -> tuple[int, int]:
+        """Whose rows of each batch this process reads, of how many: all of them where strategies cut the batch."""
+        return (self.ranks.rank, self.ranks.count) if self.stepper.step.sums_gradients else (0, 1)
+
+    def _show(self, monitor: Monitor | SilentMonitor, score: HeldOutScore) -> None:
         if score.tokens:
             monitor.on_validation(self.step, score.loss)
 
     def _held_out_score(self, samples: int | None = None) -> HeldOutScore:
         size = self.config.train.batch_size // self.config.train.micro_batches
+        batches = validation_batches(self.prepared.valid, self.config, size, samples)
         with interruptible():
-            return self.validator(validation_batches(self.prepared.valid, self.config, size, samples))
+            if not self.stepper.step.sums_gradients:
+                return self.validator(batches)
+            own = self.validator(itertools.islice(batches, self.ranks.rank, None, self.ranks.count))
+            nats, tokens = self.ranks.sum([own.nats, own.tokens])
+        return HeldOutScore(float(nats), round(tokens))
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of this moment; with several processes the first one does it, and the others go on."""
+        if not self.ranks.is_first:
+            return self.run.checkpoints
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -233,16 +268,17 @@ class Trainer:
 class _Observers:
     """What looks at single steps: their time, health, profile, and gradients that are far off."""
 
-    def __init__(self, trainer: Trainer, monitor: Monitor) -> None:
+    def __init__(self, trainer: Trainer, monitor: Monitor | SilentMonitor) -> None:
         self.trainer, self.monitor = trainer, monitor
         settings = trainer.config.train
-        self.skipped = SkippedBatches(trainer.run.path, trainer.step)
+        self.skipped = SkippedBatches(trainer.run.path, trainer.step) if trainer.ranks.is_first else None
         self.profiler: StepProfiler | None = None
-        if settings.profile:
+        first_rank = trainer.ranks.is_first
+        if settings.profile and first_rank:
             first, last = parse_steps(settings.profile)
             self.profiler = StepProfiler(first, last, trainer.run.path / "profile", trainer.device)
         self.health: HealthMeter | None = None
-        if settings.health_every and not settings.sink_size:  # in sink mode the host never sees a batch
+        if settings.health_every and not settings.sink_size and first_rank:  # in sink mode the host never sees a batch
             step = trainer.stepper.step
             self.health = HealthMeter(trainer.model, list(step.weights), step.optimizer)
         self._clock = time.perf_counter()
@@ -283,11 +319,13 @@ class _Observers:
         skipped = not metrics.applied and np.isfinite(metrics.gradient_norm)
         if skipped:
             epoch, samples = self.trainer.samples_of(metrics.step)
-            self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
+            if self.skipped is not None:
+                self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
         self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped), metrics.loss_scale)
 
     def close(self) -> None:
         """Close files and profiler."""
-        self.skipped.close()
+        if self.skipped is not None:
+            self.skipped.close()
         if self.profiler:
             self.profiler.close()
