@@ -14,10 +14,13 @@ from pangu_alpha.config import Config
 from pangu_alpha.config_file import load_config
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pangu_alpha.rehearsal.emulator.comparison import StepComparison
     from pangu_alpha.rehearsal.emulator.emulation import EmulatedRun
 
 EXAMPLES = """
+pangu-alpha emulate --product rows
 pangu-alpha emulate --config configs/twins/all_five.yaml --steps 3
 pangu-alpha emulate --config configs/runs/200b_2048.yaml --stages 4
 pangu-alpha emulate --config configs/twins/all_five.yaml optimizer.kind=sgd optimizer.learning_rate=0.5
@@ -31,9 +34,15 @@ _ROW = "{:>4}  {:>10}  {:>10}  {:>8}  {:>10}  {:>10}  {:>8}  {:>7}  {:>8}  {}"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the job."""
+    from pangu_alpha.rehearsal.emulator.matrix_product import STRATEGIES
     from pangu_alpha.rehearsal.emulator.plant import PLANTS
 
     add_config_arguments(parser, "configs/twins/all_five.yaml")
+    parser.add_argument(
+        "--product",
+        choices=tuple(STRATEGIES),
+        help="instead of a run, one product of two matrices on 4 devices: how each strategy cuts it",
+    )
     parser.add_argument("--steps", metavar="N", type=_positive, default=3, help="optimizer steps (default: 3)")
     parser.add_argument(
         "--stages", metavar="N", type=int, choices=(2, 4), default=2, help="stages of a large run's twin (default: 2)"
@@ -49,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compile, run, compare; 1 if anything differs."""
+    if arguments.product:
+        return _product(arguments)
     config = load_config(arguments.config, arguments.overrides).config
 
     from pangu_alpha.parallel.layout import layout_of
@@ -82,6 +93,30 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.traffic:
         print(f"\nsent in a step\n{_traffic_table(emulated)}")
     return _verdict(comparisons, emulated)
+
+
+def _product(arguments: argparse.Namespace) -> int:
+    from pangu_alpha.rehearsal.emulator.matrix_product import LEFT, RIGHT, STRATEGIES, run_product
+
+    print(f"x @ w on 4 devices, MatMul sharded {STRATEGIES[arguments.product]}: parts of each axis of x, of w")
+    print(f"\n{_beside([('x', LEFT), ('w', RIGHT), ('x @ w', LEFT @ RIGHT)])}")
+    with _folder(arguments.keep) as folder:
+        parts = run_product(arguments.product, folder, arguments.target, arguments.at_once)
+    for rank, part in enumerate(parts):
+        shown = [("x", part.left), ("w", part.right), ("MatMul", part.product)]
+        if part.calls:
+            shown.append(("after " + part.calls[0].split(" at ")[1].split(" float")[0], part.result))
+        print(f"\ndevice {rank}\n{_beside(shown)}")
+    return 0
+
+
+def _beside(matrices: list[tuple[str, np.ndarray]]) -> str:
+    """Matrices with their names, one beside the other."""
+    rows: list[list[str]] = []
+    for number in range(max(len(matrix) for _, matrix in matrices)):
+        cells = [matrix[number] if number < len(matrix) else [] for _, matrix in matrices]
+        rows.append([" ".join(f"{value:3.0f}" for value in cell) for cell in cells])
+    return format_table([f"{name} {list(matrix.shape)}" for name, matrix in matrices], rows)
 
 
 def _small_enough(config: Config, stages: int) -> Config:

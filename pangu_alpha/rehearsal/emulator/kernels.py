@@ -86,11 +86,13 @@ class Kernels:
 
     Attributes:
         counts: how often each operator ran.
+        observer: called with each node that only reads, its arguments and its result; None for nobody.
     """
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.counts: Counter[str] = Counter()
+        self.observer: Callable[[Node, Sequence[Any], Any], None] | None = None
         self._primitives: dict[tuple[int, str], Primitive] = {}
         self._draws: Counter[tuple[str, str]] = Counter()
 
@@ -101,12 +103,14 @@ class Kernels:
             PanguError: no kernel takes it.
         """
         self.counts[node.operator] += 1
-        if node.operator == "Dropout":
-            return self._dropout(node, arguments)
         special = _BY_NUMPY.get(node.operator)
-        if special is not None:
-            return special(arguments)
-        return self._launch(node, arguments)
+        if node.operator == "Dropout":
+            result: Any = self._dropout(node, arguments)
+        else:
+            result = special(arguments) if special is not None else self._launch(node, arguments)
+        if self.observer is not None:
+            self.observer(node, arguments, result)
+        return result
 
     def write(self, node: Node, arguments: Sequence[Any]) -> list[Any]:
         """New values of what an operator of PLACES writes to, in that order."""
