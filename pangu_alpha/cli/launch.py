@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ pangu-alpha launch --config configs/runs/200b_2048.yaml --rank-table hccl.json -
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the job."""
     add_config_arguments(parser, "configs/quickstart.yaml")
+    parser.add_argument("--profile", metavar="FIRST-LAST", help="write a trace of these steps, e.g. 3-5")
     parser.add_argument("--device", choices=["cpu", "gpu", "ascend"], help="as train.device=…")
     parser.add_argument("--rank-table", metavar="FILE", help="Ascend: addresses and ranks of all devices")
     parser.add_argument("--server", metavar="ADDRESS", help="this node in the table (default: by its addresses)")
@@ -53,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     words = list(arguments.overrides)
     if arguments.device:
         words.append(f"train.device={arguments.device}")
+    if arguments.profile:
+        words.append(f"train.profile={arguments.profile}")
     loaded, layout = load_run(arguments.config, words)
     workers = _workers(arguments)
     if workers and layout.devices == 1 and workers > 1:
@@ -76,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(format_plan(plans))
         return 0
+    if not arguments.command:
+        _prepare(arguments.config, words)
     _supervise(arguments, plans[0])
     return 0
 
@@ -89,6 +95,14 @@ def _train_here(config: str | None, words: Sequence[str]) -> int:
 def _training(config: str | None, words: Sequence[str]) -> list[str]:
     given = ["--config", str(config)] if config else []
     return [sys.executable, "-m", "pangu_alpha.cli.main", "train", *given, *words]
+
+
+def _prepare(config: str | None, words: Sequence[str]) -> None:
+    """Make the training samples before the workers ask for them, all at once."""
+    given = ["--config", str(config)] if config else []
+    done = subprocess.run([sys.executable, "-m", "pangu_alpha.cli.main", "prepare", *given, *words], stdout=sys.stderr)
+    if done.returncode:
+        raise PanguError("nothing was launched, as the text could not be prepared; the line above says why")
 
 
 def _workers(arguments: argparse.Namespace) -> int | None:
