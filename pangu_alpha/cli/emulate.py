@@ -164,6 +164,8 @@ def _shown(comparisons: Iterator[StepComparison]) -> Iterator[StepComparison]:
 
 
 def _verdict(comparisons: list[StepComparison], emulated: EmulatedRun) -> int:
+    from pangu_alpha.rehearsal.emulator.disagreement import disagreements
+
     compared = len(comparisons[-1].parameters)
     idle = sorted({name for _, name in comparisons[-1].idle})
     print(
@@ -181,6 +183,9 @@ def _verdict(comparisons: list[StepComparison], emulated: EmulatedRun) -> int:
         ]
         header = ["step", "rank", "what", "differs by", "allowed"]
         print(f"\n{len(wrong)} numbers differ from one device, such as\n{format_table(header, rows, (0, 1, 3, 4))}")
+    if wrong:
+        for line in disagreements(comparisons[-1], emulated.cluster.ranks):
+            print(line)
     same = not wrong and not emulated.cluster.device_deadlocks
     print("all ranks do what one device does" if same else "DIFFERENT: the ranks do not do what one device does")
     return 0 if same else 1

@@ -67,7 +67,7 @@ class StepComparison:
         step: its number, from 0.
         reference: metrics of one device.
         ranks: metrics of each rank.
-        metrics: difference of every metric of every rank.
+        metrics: difference of every metric of every rank, and of the norm of the weight that is farthest off.
         parameters: difference of every rank's part of every parameter.
         idle: copies that no step trains, as (rank, parameter): they are not compared.
     """
@@ -150,9 +150,7 @@ def compare_step(
         for name, number in reference.metrics.items():
             size = _relative(np.array(numbers[name]), np.array(number))
             metrics.append(Difference(name, rank, size, tolerance.relative))
-        scale = float(np.abs(reference.norms).max())
-        size = _largest(norms, reference.norms) / scale if scale else _largest(norms, reference.norms)
-        metrics.append(Difference("norms of weights", rank, size, tolerance.relative))
+        metrics.append(_worst_norm(norms, reference, rank, tolerance))
         for name, value in parameters[rank].items():
             if is_idle(name, layout, rank):
                 idle.append((rank, name))
@@ -162,6 +160,14 @@ def compare_step(
             size = float("inf") if value.shape != expected.shape else _largest(value, expected)
             differences.append(Difference(name, rank, size, tolerance.of(name)))
     return StepComparison(step, reference.metrics, [r[0] for r in results], metrics, differences, idle)
+
+
+def _worst_norm(norms: np.ndarray, reference: StepResult, rank: int, tolerance: Tolerance) -> Difference:
+    """The weight whose gradient's norm is farthest off, relative to the largest norm."""
+    scale = float(np.abs(reference.norms).max()) or 1.0
+    sizes = [_largest(one, other) / scale for one, other in zip(norms, reference.norms, strict=True)]
+    worst = int(np.argmax(sizes))
+    return Difference(f"norm of gradient of {reference.weights[worst]}", rank, sizes[worst], tolerance.relative)
 
 
 def _largest(one: np.ndarray, other: np.ndarray) -> float:

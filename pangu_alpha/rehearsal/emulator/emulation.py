@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mindspore import Tensor
 
 from pangu_alpha.config import Config
 from pangu_alpha.data.order import Batch
@@ -176,6 +177,10 @@ class EmulatedRun:
     def traffic(self, rank: int) -> dict[tuple[str, tuple[int, ...]], Traffic]:
         """What a rank sent in the last step, see `traffic_of`."""
         return traffic_of(self.cluster.ranks[rank].calls)
+
+    def set_parameter(self, rank: int, name: str, value: np.ndarray) -> None:
+        """Give a rank's part of a parameter another value."""
+        self.cluster.ranks[rank].parameters[name] = Tensor(value)
 
     def parameters(self, rank: int) -> dict[str, np.ndarray]:
         """Current parameters of a rank."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,8 @@ from pangu_alpha.config import Config
 from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.data.order import Batch
 
-Prepare = Callable[[int, str, np.ndarray], np.ndarray | None]
-"""(step, parameter, its value) -> another value before the step, or None to leave it."""
+Disturb = Callable[[int, dict[str, np.ndarray]], None]
+"""(number of the step, parameters by name): called before a step, may change values in the dict."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,13 @@ class StepResult:
     Attributes:
         metrics: `pangu_alpha.train.step.METRICS` by name.
         norms: gradient norm of each weight, float32 [P].
+        weights: their names.
         parameters: value of each parameter after the step, moments, counters and accumulators included.
     """
 
     metrics: Mapping[str, float]
     norms: np.ndarray
+    weights: tuple[str, ...]
     parameters: Mapping[str, np.ndarray]
 
 
@@ -37,15 +39,14 @@ def single_device_config(config: Config) -> Config:
 
 
 def reference_steps(
-    config: Config, batches: list[Batch], before: Callable[[int, dict[str, np.ndarray]], None] | None = None
+    config: Config, batches: Sequence[Batch], disturb: Disturb = lambda number, values: None
 ) -> Iterator[StepResult]:
     """Steps of `config` on one device, from the initial values of the run.
 
     Args:
         config: the run, of any layout.
         batches: of the steps.
-        before: called before each step with its number and an empty dict, which it may fill with values that
-            parameters take.
+        disturb: changes parameters between steps, for those who test what then happens.
     """
     import mindspore as ms
 
@@ -61,12 +62,12 @@ def reference_steps(
     stepper = Stepper(step)
     for number, batch in enumerate(batches):
         ms.set_context(mode=ms.GRAPH_MODE)
-        if before is not None:
-            values: dict[str, np.ndarray] = {}
-            before(number, values)
-            for parameter in step.get_parameters():
-                if parameter.name in values:
-                    parameter.set_data(ms.Tensor(values[parameter.name]))
+        values = {parameter.name: parameter.asnumpy().copy() for parameter in step.get_parameters()}
+        changed = dict(values)
+        disturb(number, changed)
+        for parameter in step.get_parameters():
+            if changed[parameter.name] is not values[parameter.name]:
+                parameter.set_data(ms.Tensor(changed[parameter.name]))
         metrics, norms = stepper(batch)
         parameters = {parameter.name: parameter.asnumpy().copy() for parameter in step.get_parameters()}
-        yield StepResult(metrics, norms, parameters)
+        yield StepResult(metrics, norms, tuple(weight.name for weight in step.weights), parameters)

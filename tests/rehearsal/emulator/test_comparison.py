@@ -6,7 +6,9 @@ import pytest
 from pangu_alpha.parallel.layout import Layout
 from pangu_alpha.rehearsal.compile import ParameterLayout
 from pangu_alpha.rehearsal.emulator.comparison import Tolerance, compare_step, cut, is_idle
+from pangu_alpha.rehearsal.emulator.disagreement import disagreements
 from pangu_alpha.rehearsal.emulator.reference import StepResult
+from tests.rehearsal.emulator.hand_built import all_reduce, cluster, graph, node
 
 WHOLE = np.arange(32, dtype=np.float32).reshape(8, 4)
 METRICS = {"loss": 4.0, "gradient_norm": 2.0, "learning_rate": 0.5, "loss_scale": 1.0, "applied": 1.0}
@@ -30,7 +32,7 @@ def test_cut_of_what_is_whole():
 
 def _compare(metrics=METRICS, norms=(1.0, 2.0), weight=WHOLE, name="weight", tolerance=None):
     layout = ParameterLayout((2,), (0, -1), (4, 4), "", (8, 4))
-    reference = StepResult(METRICS, np.array([1.0, 2.0], np.float32), {name: WHOLE})
+    reference = StepResult(METRICS, np.array([1.0, 2.0], np.float32), ("one", "two"), {name: WHOLE})
     return compare_step(
         0,
         reference,
@@ -56,7 +58,7 @@ def test_equal():
         ({"metrics": METRICS | {"loss": 4.4}}, "loss", 0.1),
         ({"metrics": METRICS | {"applied": 0.0}}, "applied", 1.0),
         ({"metrics": METRICS | {"gradient_norm": float("nan")}}, "gradient_norm", float("inf")),
-        ({"norms": (1.0, 2.5)}, "norms of weights", 0.25),
+        ({"norms": (1.0, 2.5)}, "norm of gradient of two", 0.25),
         ({"weight": WHOLE + (np.arange(8)[:, None] == 6)}, "weight", 1.0),
         ({"weight": WHOLE[:, :2]}, "weight", float("inf")),
         ({"weight": np.where(WHOLE == 20, np.nan, WHOLE)}, "weight", float("inf")),
@@ -81,3 +83,19 @@ def test_the_word_table_of_later_stages_is_idle():
     assert not is_idle("word_table", pipeline, 0)
     assert not is_idle("word_table", plain, 1)
     assert not is_idle("query_layer.query_table", pipeline, 1)
+
+
+def test_ranks_that_disagree_with_each_other():
+    add = [all_reduce("x", "sum"), node("Add", ["sum", "x"], "end")]
+    both = cluster([graph(add, "end")] * 2)
+    both.run("step", [np.ones(2, np.float32)])
+    (line,) = disagreements(_compare(metrics=METRICS | {"loss": 4.4}), both.ranks)
+    assert line == (
+        "ranks 0 and 1 disagree on loss (4, 4.4); the last collective that they both took part in: rank 0 at AllReduce "
+        "sum float32[2] (Default/sum)"
+    )
+    for rank in both.ranks:
+        rank.calls.clear()
+    (line,) = disagreements(_compare(metrics=METRICS | {"loss": float("nan")}), both.ranks)
+    assert line.endswith("(4, nan); no collective joins them")
+    assert disagreements(_compare(), both.ranks) == []
