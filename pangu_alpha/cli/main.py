@@ -21,6 +21,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "generate": ("pangu_alpha.cli.generate", "continue a prompt, or fill [MASK] inside a text"),
     "tokenizer": ("pangu_alpha.cli.tokenizer", "fetch or train a vocabulary; encode, decode and inspect with it"),
     "prepare": ("pangu_alpha.cli.prepare", "turn raw text into training samples, without training"),
+    "doctor": ("pangu_alpha.cli.doctor", "check whether training would start on this machine"),
     "topology": ("pangu_alpha.cli.topology", "show where each rank of a run sits; check and write rank tables"),
     "config": ("pangu_alpha.cli.config", "show a merged configuration and where each value came from"),
     "model": ("pangu_alpha.cli.model", "show a model's parts, shapes and parameters, without building it"),
