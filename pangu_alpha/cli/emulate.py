@@ -16,7 +16,7 @@ from pangu_alpha.config_file import load_config
 if TYPE_CHECKING:
     import numpy as np
 
-    from pangu_alpha.rehearsal.emulator.comparison import StepComparison
+    from pangu_alpha.rehearsal.emulator.comparison import Difference, StepComparison
     from pangu_alpha.rehearsal.emulator.emulation import EmulatedRun
 
 EXAMPLES = """
@@ -177,18 +177,29 @@ def _verdict(comparisons: list[StepComparison], emulated: EmulatedRun) -> int:
         print(f"devices would stand still  {line}")
     wrong = [(comparison.step, difference) for comparison in comparisons for difference in comparison.too_large]
     if wrong:
-        rows = [
-            [str(step + 1), str(item.rank), item.name, f"{item.size:.2e}", f"{item.allowed:.0e}"]
-            for step, item in wrong[:_SHOWN]
-        ]
-        header = ["step", "rank", "what", "differs by", "allowed"]
-        print(f"\n{len(wrong)} numbers differ from one device, such as\n{format_table(header, rows, (0, 1, 3, 4))}")
+        print(f"\n{len(wrong)} numbers differ from one device, such as\n{_differences_table(wrong)}")
     if wrong:
         for line in disagreements(comparisons[-1], emulated.cluster.ranks):
             print(line)
     same = not wrong and not emulated.cluster.device_deadlocks
     print("all ranks do what one device does" if same else "DIFFERENT: the ranks do not do what one device does")
     return 0 if same else 1
+
+
+def _differences_table(wrong: list[tuple[int, Difference]]) -> str:
+    """The worst of each name in the first step that has any, with all ranks where it differs."""
+    first = wrong[0][0]
+    ranks: dict[str, list[int]] = {}
+    worst: dict[str, Difference] = {}
+    for step, difference in wrong:
+        if step == first:
+            worst.setdefault(difference.name, difference)
+            ranks.setdefault(difference.name, []).append(difference.rank)
+    rows = [
+        [str(first + 1), name, f"{item.size:.2e}", f"{item.allowed:.0e}", " ".join(map(str, sorted(ranks[name])))]
+        for name, item in list(worst.items())[:_SHOWN]
+    ]
+    return format_table(["step", "what", "differs by", "allowed", "on ranks"], rows, (0, 2, 3))
 
 
 def _traffic_table(emulated: EmulatedRun) -> str:
