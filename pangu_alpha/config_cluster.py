@@ -19,6 +19,8 @@ class ClusterConfig:
     """Servers that one switch joins."""
     racks: int = 1
     """Racks of the cluster."""
+    device_memory_gib: float = 32.0
+    """GiB of memory that one device has (Ascend 910: 32)."""
     server_link_gigabytes: float = 30.0
     """10^9 bytes a second that a device can send to another one of its server, each way."""
     rack_link_gigabytes: float = 12.5
@@ -29,7 +31,7 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         for key in ("devices_per_server", "servers_per_rack", "racks"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
-        for key in ("server_link_gigabytes", "rack_link_gigabytes", "spine_link_gigabytes"):
+        for key in ("device_memory_gib", "server_link_gigabytes", "rack_link_gigabytes", "spine_link_gigabytes"):
             require(getattr(self, key) > 0, key, getattr(self, key), "it must be positive")
 
     @property

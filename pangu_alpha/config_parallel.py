@@ -40,8 +40,6 @@ class ParallelConfig:
     jit_level: str = "auto"
     """Optimisation of the device graph: O0 (operator by operator), O1 (fused), O2 (whole graph sunk, Ascend), or
     auto: MindSpore's choice for the device."""
-    device_memory_gib: float = 32.0
-    """GiB of memory that one device has (Ascend 910: 32)."""
     memory_limit_gib: float = 0.0
     """GiB of a device's memory that MindSpore may take (published: 31); 0: MindSpore's own choice."""
     deterministic: bool = False
@@ -67,5 +65,4 @@ class ParallelConfig:
         require_choice("stages", self.stages, ("published", "balanced"))
         require_choice("jit_level", self.jit_level, ("auto", "O0", "O1", "O2"))
         require_choice("search", self.search, ("none", "sharding_propagation"))
-        require(self.device_memory_gib > 0, "device_memory_gib", self.device_memory_gib, "it must be positive")
         require(self.memory_limit_gib >= 0, "memory_limit_gib", self.memory_limit_gib, "it must be 0 or more")

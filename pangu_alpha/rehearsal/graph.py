@@ -157,7 +157,7 @@ def _read(compiled: CompiledRank) -> RankReadOut:
         recomputed=read_operators(calls, only_again=True),
         operators=read_operators(calls),
         strategies=compiled.strategies,
-        memory=read_memory(calls, parameters, target, config.parallel.device_memory_gib),
+        memory=read_memory(calls, parameters, target, config.cluster.device_memory_gib),
         seconds=compiled.seconds,
         processor_seconds=compiled.processor_seconds,
         peak_bytes=compiled.peak_bytes,

@@ -38,7 +38,7 @@ from pangu_alpha.rehearsal.report_pictures import communication_matrix, exchange
 
 WORDS = [
     "name=made_up", "model.num_layers=4", "train.batch_size=8", "train.micro_batches=2", "parallel.pipeline_stages=2",
-    "parallel.data_parallel=2", "parallel.model_parallel=2", "parallel.device_memory_gib=1",
+    "parallel.data_parallel=2", "parallel.model_parallel=2", "cluster.device_memory_gib=1",
 ]  # fmt: skip
 MIB = 2**20
 
