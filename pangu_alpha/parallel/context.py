@@ -117,7 +117,11 @@ def _set_parallel_context(layout: Layout, settings: ParallelConfig) -> None:
         gradients_mean=False,
         loss_repeated_mean=True,
         enable_parallel_optimizer=layout.divides_optimizer,
-        parallel_optimizer_config={"parallel_optimizer_threshold": 0},
+        # Where the host adds micro batches up, gradients come divided; a pipeline adds whole ones and divides the sum.
+        parallel_optimizer_config={
+            "parallel_optimizer_threshold": 0,
+            "gradient_accumulation_shard": not layout.in_pipeline,
+        },
         optimizer_weight_shard_size=layout.optimizer_shards if layout.divides_optimizer else -1,
     )
 
