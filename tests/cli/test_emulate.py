@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pangu_alpha.cli.main import main
+from pangu_alpha.errors import PanguError
+from pangu_alpha.rehearsal.emulator import emulation
 
 PLAIN = (
     "model.num_layers=2", "parallel.pipeline_stages=1", "parallel.optimizer_shards=1", "parallel.data_parallel=1",
@@ -32,6 +34,18 @@ def test_bad_use_is_one_line(capsys, repository, words, code, message):
 def test_a_run_of_one_device(capsys, repository):
     assert main(["emulate", "--config", str(repository / "configs" / "quickstart.yaml")]) == 2
     assert "this run has one device, so there is nothing to emulate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "stages"), [((), 2), (("--stages", "4"), 4)])
+def test_a_large_run_is_replaced_by_its_twin(capsys, monkeypatch, repository, words, stages):
+    def stop(*arguments):
+        raise PanguError("enough")
+
+    monkeypatch.setattr(emulation, "compile_with_reference", stop)
+    assert main(["emulate", "--config", str(repository / "configs" / "runs" / "200b_2048.yaml"), *words]) == 1
+    captured = capsys.readouterr()
+    assert f"{4 * stages} ranks: data 2, model 2, pipeline {stages}" in captured.out
+    assert captured.err.endswith("pangu-alpha: enough\n")
 
 
 @pytest.mark.slow
