@@ -97,7 +97,8 @@ def compile_run(
     devices = layout_of(config).devices
     programs = programs_of(config)
     if plant is not None:
-        programs[STEP] = plant.program
+        planted = {ACCUMULATE: plant.accumulation, STEP: plant.program}
+        programs = {name: planted[name] for name in programs}
     requests = [
         CompileRequest(config, rank, target, (folder / name / f"rank_{rank}").absolute(), "export", program)
         for name, program in programs.items()

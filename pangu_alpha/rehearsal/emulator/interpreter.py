@@ -50,6 +50,9 @@ class Rank:
 
     Programs share parameters by name.
 
+    Raises:
+        PanguError: a graph has no parameter data, or two programs cut a parameter differently.
+
     Attributes:
         number: which rank.
         parameters: current value of each, as tensors that are never written to.
@@ -73,7 +76,12 @@ class Rank:
                 known[key] = Reference(parameter.name)
                 if parameter.data is None:
                     raise PanguError(f"rank {number}: parameter {parameter.name} has no data; compile with mode export")
-                self.parameters.setdefault(parameter.name, Tensor(parameter.data))
+                shared = self.parameters.setdefault(parameter.name, Tensor(parameter.data))
+                if shared.shape != parameter.type.shape:
+                    raise PanguError(
+                        f"rank {number}: programs cut parameter {parameter.name} differently: {shared.shape}, and "
+                        f"{parameter.type.shape} in {name}"
+                    )
             self._known[name] = known
             for function in (program.main, *program.functions.values()):
                 self._prepared[id(function)] = _Prepared(function, known)

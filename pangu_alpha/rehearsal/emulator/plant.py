@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from pangu_alpha.config import Config
 from pangu_alpha.errors import UsageError
 from pangu_alpha.parallel.layout import Layout, layout_of
 from pangu_alpha.rehearsal.emulator.communication import COLLECTIVES, RECEIVE, SEND
 from pangu_alpha.rehearsal.mindir import Function, MindIR, Node, TensorType
-from pangu_alpha.rehearsal.program import TRAINING_STEP, Program, load_program
+from pangu_alpha.rehearsal.program import ACCUMULATION, TRAINING_STEP, Program, load_program
 
 Graphs = list[MindIR]
 """The graph of each rank."""
@@ -27,6 +29,7 @@ class Plant:
         needs: a layout in which it can be planted, in words; checked by `fits`.
         fits: whether a layout is such a one.
         program: compiled in place of the training step.
+        accumulation: compiled in place of what the host accumulates micro batches with.
     """
 
     explanation: str
@@ -34,6 +37,7 @@ class Plant:
     needs: str = ""
     fits: Callable[[Layout], bool] = lambda layout: layout.devices > 1
     program: str = TRAINING_STEP
+    accumulation: str = ACCUMULATION
 
 
 def plant_named(name: str, config: Config) -> Plant:
@@ -50,22 +54,26 @@ def plant_named(name: str, config: Config) -> Plant:
     return plant
 
 
-def wrong_strategy_program(config: Config, target: str, rank: int) -> Program:
-    """The training step with attention's output products left whole, while the clip norm counts them as divided."""
+def _with_wrong_strategy(program: str, config: Config, target: str, rank: int) -> Program:
+    """`program` with output products left whole, while the clip norm counts them as divided."""
     from pangu_alpha.parallel.strategies import Strategies
 
-    table = Strategies.__init__
+    original = Strategies.__init__
 
-    def with_mistake(self: Strategies, *arguments: object, **options: object) -> None:
-        table(self, *arguments, **options)  # type: ignore[arg-type]
+    def with_mistake(self: Strategies, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
         d = self.layout.data_parallel
         self.table = {**self.table, "row_matmul": ((d, 1), (1, 1)), "row_weight": ((1, 1),)}
 
     Strategies.__init__ = with_mistake  # type: ignore[method-assign]
     try:
-        return load_program(TRAINING_STEP, config, target, rank)
+        return load_program(program, config, target, rank)
     finally:
-        Strategies.__init__ = table  # type: ignore[method-assign]
+        Strategies.__init__ = original  # type: ignore[method-assign]
+
+
+wrong_strategy_step = partial(_with_wrong_strategy, TRAINING_STEP)
+wrong_strategy_accumulation = partial(_with_wrong_strategy, ACCUMULATION)
 
 
 def _missing_all_reduce(graphs: Graphs) -> Graphs:
@@ -200,7 +208,8 @@ PLANTS: dict[str, Plant] = {
         "output products are cut otherwise than the clip norm believes",
         needs="model_parallel of 2 or more",
         fits=lambda layout: layout.model_parallel > 1,
-        program=f"{__name__}:wrong_strategy_program",
+        program=f"{__name__}:wrong_strategy_step",
+        accumulation=f"{__name__}:wrong_strategy_accumulation",
     ),
     "missing_all_reduce": Plant(
         "the square sums of the clip norm are not summed over the ranks, as MindSpore leaves them", _missing_all_reduce

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from pangu_alpha.errors import PanguError
-from pangu_alpha.rehearsal.emulator.cluster import Deadlock
+from pangu_alpha.rehearsal.emulator.cluster import Cluster, Deadlock
 from pangu_alpha.rehearsal.emulator.communication import Mismatch
+from pangu_alpha.rehearsal.emulator.interpreter import Rank
+from pangu_alpha.rehearsal.emulator.kernels import use_cpu_kernels
 from pangu_alpha.rehearsal.mindir import Function
 from tests.rehearsal.emulator.hand_built import (
     OTHER_PAIR,
@@ -224,3 +228,33 @@ def test_collectives_in_another_order():
 
     with pytest.raises(Mismatch, match=r"in another order.*Default/first\), but rank 1 .*Default/second"):
         run([ordered("first", "second"), ordered("second", "first")], [1, 2])
+
+
+# -- programs ---------------------------------------------------------------------------------------------------------
+
+
+def test_programs_share_their_parameters():
+    add = graph([node("AssignAdd", ["p", "x", "monad"], "y", side_effect_mem=True)], "y", parameters={"p": np.zeros(2)})
+    read = graph([node("Load", ["p", "monad"], "y")], "y", parameters={"p": np.ones(2)})
+    use_cpu_kernels()
+    both = Cluster([Rank(0, {"add": add, "read": read}, {})])
+    both.run("add", [np.array([1.0, 2.0])])
+    both.run("add", [np.array([1.0, 2.0])])
+    (result,) = both.run("read", [np.zeros(2)])
+    assert result.asnumpy().tolist() == [2, 4]
+
+
+def test_programs_that_cut_a_parameter_differently():
+    programs = {
+        "one": graph([], "p", parameters={"p": np.zeros(2)}),
+        "two": graph([], "p", parameters={"p": np.zeros(4)}),
+    }
+    with pytest.raises(PanguError, match=r"rank 3: programs cut parameter p differently: \(2,\), and \(4,\) in two"):
+        Rank(3, programs, {})
+
+
+def test_a_graph_without_data():
+    bare = graph([], "p", parameters={"p": np.zeros(2)})
+    parameter = dataclasses.replace(bare.parameters["p"], data=None)
+    with pytest.raises(PanguError, match="rank 0: parameter p has no data; compile with mode export"):
+        Rank(0, {"step": dataclasses.replace(bare, parameters={"p": parameter})}, {})
