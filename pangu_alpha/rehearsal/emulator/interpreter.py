@@ -165,6 +165,7 @@ class Rank:
         return value
 
     def _depend(self, given: Sequence[Any]) -> Execution:
+        # Stricter than devices, which may only keep the order: what does not stand still here does not there.
         yield from self._settle(given[1])
         return given[0]
 
