@@ -155,9 +155,12 @@ def compare_step(
             if is_idle(name, layout, rank):
                 idle.append((rank, name))
                 continue
-            whole = reference.parameters[name]
-            expected = cut(whole, layouts[rank][name], rank, groups[rank]) if name in layouts[rank] else whole
-            size = float("inf") if value.shape != expected.shape else _largest(value, expected)
+            expected = reference.parameters.get(name)
+            if expected is not None and name in layouts[rank]:
+                expected = cut(expected, layouts[rank][name], rank, groups[rank])
+            size = float("inf")
+            if expected is not None and value.shape == expected.shape:
+                size = _largest(value, expected)
             differences.append(Difference(name, rank, size, tolerance.of(name)))
     return StepComparison(step, reference.metrics, [r[0] for r in results], metrics, differences, idle)
 
