@@ -142,6 +142,13 @@ def _check(layout: Layout, config: Config) -> None:
         )
     if layout.in_pipeline and not model.query_layer:
         raise InvalidValue("parallel.pipeline_stages", layout.pipeline_stages, "a plain GPT has no stages here; take 1")
+    if layout.in_pipeline and layout.divides_optimizer and parallel > 1 and not layout.split_vocabulary:
+        raise InvalidValue(
+            "parallel.split_vocabulary",
+            "false",
+            "in a pipeline with optimizer shards MindSpore (2.10) cannot compile a word table that is whole on each "
+            "model-parallel device; true divides it",
+        )
     rows = config.train.batch_size // layout.micro_batches
     if rows % layout.data_parallel:
         raise InvalidValue(

@@ -47,6 +47,13 @@ def test_ranks_are_numbered_as_in_the_official_code():
         (config(pipeline_stages=9, micro_batches=16), "parallel.pipeline_stages", "at most one stage a layer: 8"),
         (config(pipeline_stages=8), "train.micro_batches", "a pipeline of 8 stages needs at least as many"),
         (config({"query_layer": False}, pipeline_stages=2), "parallel.pipeline_stages", "plain GPT"),
+        (
+            config(
+                data_parallel=2, optimizer_shards=2, model_parallel=2, pipeline_stages=2, split_vocabulary=False
+            ),
+            "parallel.split_vocabulary",
+            "in a pipeline with optimizer shards MindSpore (2.10) cannot compile a word table that is whole",
+        ),
         (config(data_parallel=8), "parallel.data_parallel", "it must divide the 4 samples of a micro batch"),
         (
             config({"seq_length": 1}, 2, 1, data_parallel=2, model_parallel=4, split_norms=True),
