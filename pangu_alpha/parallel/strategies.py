@@ -135,6 +135,9 @@ def planned_redistributions(layout: Layout) -> tuple[PlannedRedistribution, ...]
     """What the strategies redistribute on purpose; everything else that a graph redistributes is a mistake."""
     inputs = r"(embedding|masks|loss|query_layer)\b"
     planned = [PlannedRedistribution(inputs, "whole batch on each rank, cut over d", communicates=False)]
+    if layout.split_vocabulary and layout.model_parallel > 1 and layout.data_parallel == 1:
+        summed = "with one data-parallel rank MindSpore sums looked up rows by ReduceScatter and AllGather, as costly"
+        planned.append(PlannedRedistribution(r"\bembedding\b", summed))
     if not layout.split_vocabulary and layout.model_parallel > 1:
         planned.append(PlannedRedistribution(r"\b(head|loss)\b", "head and loss take tokens over d * m"))
     if layout.split_norms and layout.model_parallel > 1:
