@@ -34,7 +34,14 @@ def hosts_file(folder) -> str:
 def test_a_rank_table_is_made_from_hosts_and_ordered_by_the_mapping(tmp_path, capsys):
     # Two stages of eight: the second server holds both replicas' second stage no more than figure 5 wants.
     words = [*RUN, "parallel.pipeline_stages=2", "train.micro_batches=2", "train.batch_size=16"]
-    words += ["parallel.model_parallel=4", "--hosts", hosts_file(tmp_path), "--write", str(tmp_path / "hccl.json")]
+    words += [
+        "parallel.split_vocabulary=true",
+        "parallel.model_parallel=4",
+        "--hosts",
+        hosts_file(tmp_path),
+        "--write",
+        str(tmp_path / "hccl.json"),
+    ]
     assert main(words) == 0
     assert "rank table:" in capsys.readouterr().out
     table = json.loads((tmp_path / "hccl.json").read_text())
