@@ -47,16 +47,13 @@ def load_program(name: str, config: Config, target: str, rank: int) -> Program:
 def training_program(config: Config, target: str, rank: int) -> Program:
     """The training step of `config`, as `train` builds it on `rank` for the device `target`."""
     from pangu_alpha.model.initial_values import fill_initial_values
-    from pangu_alpha.model.pangu_alpha import PanguAlphaModel
     from pangu_alpha.train.step import build_training_step, training_inputs
 
     step = build_training_step(config, target, rank)
     step.set_train()
-    models = [cell for _, cell in step.cells_and_names() if isinstance(cell, PanguAlphaModel)]
 
     def fill() -> None:
-        for model in models[:1]:  # one model, which several cells may hold
-            fill_initial_values(model, config.model, config.train.seed)
+        fill_initial_values(step.model, config.model, config.train.seed)
 
     return Program(step, training_inputs(config), fill)
 
