@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from pangu_alpha.cli.common import add_config_arguments, format_table
 from pangu_alpha.config import Config
 from pangu_alpha.config_file import load_config
+from pangu_alpha.errors import PanguError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,8 +137,15 @@ def _folder(keep: str | None) -> Iterator[Path]:
     if keep is not None:
         yield Path(keep)
         return
-    with tempfile.TemporaryDirectory(prefix="pangu-alpha-emulate-") as folder:
-        yield Path(folder)
+    folder = Path(tempfile.mkdtemp(prefix="pangu-alpha-emulate-"))
+    try:
+        yield folder
+    except PanguError:
+        raise  # its line may name a file in there
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
 
 
 def _shown(comparisons: Iterator[StepComparison]) -> Iterator[StepComparison]:

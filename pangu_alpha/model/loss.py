@@ -8,6 +8,9 @@ from mindspore import Tensor, nn, ops
 
 from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
+LEAST_COUNT = 1e-5
+"""Added to the number of counted steps, so that a batch of <pad> alone has the loss 0 (official loss)."""
+
 PAD_ID = 6
 """Id of `<pad>` in the released vocabulary: a step that feeds it is not counted."""
 
@@ -79,7 +82,7 @@ class Loss(nn.Cell):
         self.reshape = ops.Reshape()
         self.sum_over_ranks = sharding.sum_over_data_parallel()
         self.has_other_rows = self.sum_over_ranks is not None
-        self.pad, self.least = Tensor(PAD_ID, ms.int32), Tensor(1e-5, ms.float32)
+        self.pad, self.least = Tensor(PAD_ID, ms.int32), Tensor(LEAST_COUNT, ms.float32)
 
     def construct(self, logits: Tensor, labels: Tensor, tokens: Tensor) -> Tensor:
         """[B*S, V], int32 [B, S], int32 [B, S] -> float32 []."""

@@ -20,6 +20,9 @@ from pangu_alpha.errors import PanguError
 from pangu_alpha.parallel.layout import Layout, require_data_parallel_alone
 from pangu_alpha.parallel.ranks import Ranks
 
+BATCH_ARRAYS = 5
+"""Arrays [B, S] that a graph is called with: tokens, positions, query positions, segments, labels."""
+
 _TARGETS = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
 
 
@@ -84,6 +87,7 @@ def set_run_context(layout: Layout, settings: ParallelConfig, device: str = "aut
     else:
         _set_parallel_context(layout, settings)
         _set_device_options(settings, device)
+        feed_rows(layout)
     return device, Ranks(communication.get_rank(), count)
 
 
@@ -124,6 +128,30 @@ def _set_parallel_context(layout: Layout, settings: ParallelConfig) -> None:
         },
         optimizer_weight_shard_size=layout.optimizer_shards if layout.divides_optimizer else -1,
     )
+
+
+def feed_rows(layout: Layout) -> None:
+    """Graphs compiled from now on are called with a rank's own rows of a batch, where the layout has such.
+
+    A pipeline's first stage takes the tokens and its last one the labels: MindSpore gives whole batches to all of them.
+    """
+    if layout.row_parts > 1:
+        ms.set_auto_parallel_context(dataset_strategy=((layout.row_parts, 1),) * BATCH_ARRAYS)
+
+
+@contextlib.contextmanager
+def plain_graphs() -> Iterator[None]:
+    """Graphs compiled inside run on each rank as they are written, on the slices that it holds."""
+    kept = {
+        name: ms.get_auto_parallel_context(name) for name in ("parallel_mode", "pipeline_stages", "dataset_strategy")
+    }
+    rows = kept["dataset_strategy"]
+    kept["dataset_strategy"] = rows if isinstance(rows, str) else tuple(tuple(row) for row in rows)
+    ms.set_auto_parallel_context(parallel_mode="stand_alone", pipeline_stages=1, dataset_strategy="data_parallel")
+    try:
+        yield
+    finally:
+        ms.set_auto_parallel_context(**kept)
 
 
 def _set_device_options(settings: ParallelConfig, device: str) -> None:

@@ -59,6 +59,15 @@ class Layout:
         """Whether weights, moments and gradients are divided over data-parallel devices."""
         return self.optimizer_shards > 1
 
+    @property
+    def row_parts(self) -> int:
+        """Parts of a batch of which each rank is given one; 1 in a pipeline, whose stages all take whole batches."""
+        return 1 if self.in_pipeline else self.data_parallel
+
+    def row_part(self, rank: int) -> int:
+        """Which of the `row_parts` of a batch a rank is given."""
+        return 0 if self.in_pipeline else self.data_index(rank)
+
     def stage_of(self, rank: int) -> int:
         """The pipeline stage of a rank."""
         return rank // self.devices_per_stage

@@ -34,10 +34,14 @@ class Ranks:
         array = np.atleast_1d(np.asarray(values, np.float64))
         if self._sum is None:
             return array
+        from pangu_alpha.parallel.context import plain_graphs
+
         # In two float32 parts, as MindSpore has no float64 sum on every device.
         high = array.astype(np.float32)
         low = (array - high).astype(np.float32)
-        total: npt.NDArray[np.float64] = self._sum(Tensor(np.concatenate([high, low]))).asnumpy().astype(np.float64)
+        with plain_graphs():
+            both = self._sum(Tensor(np.concatenate([high, low])))
+        total: npt.NDArray[np.float64] = both.asnumpy().astype(np.float64)
         return total[: len(array)] + total[len(array) :]
 
     def any(self, flag: bool) -> bool:

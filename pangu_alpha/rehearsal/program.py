@@ -15,19 +15,31 @@ ACCUMULATION = "pangu_alpha.rehearsal.program:accumulation_program"
 """What the host calls for all micro batches of a step but the last, outside a pipeline."""
 
 
+HELD_OUT = "pangu_alpha.rehearsal.program:held_out_program"
+"""The loss of held-out text, as `train` measures it between steps."""
+TABLE_COPY = "pangu_alpha.rehearsal.program:table_copy_program"
+"""In a pipeline, what ranks of the first and last stage run before they measure held-out text."""
+
+WHOLE, ROWS, SLICES = FEEDS = ("whole", "rows", "slices")
+"""What a rank's program is called with and works on: the same arguments on all ranks; its rows of a batch
+(`context.feed_rows`); or as it is written, on the slices that the rank holds (`context.plain_graphs`)."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A cell, the tensors of one call, and what gives its parameters their values.
 
     Attributes:
         cell: a `mindspore.nn.Cell` in training mode.
-        inputs: its arguments, whole batches; their values do not matter.
+        inputs: its arguments; their values do not matter.
         fill: sets the values of all parameters, for those who run the graph; compiling alone needs none.
+        fed: one of FEEDS.
     """
 
     cell: Any
     inputs: tuple[Any, ...]
     fill: Callable[[], None] = lambda: None
+    fed: str = WHOLE
 
 
 def load_program(name: str, config: Config, target: str, rank: int) -> Program:
@@ -50,12 +62,11 @@ def training_program(config: Config, target: str, rank: int) -> Program:
     from pangu_alpha.train.step import build_training_step, training_inputs
 
     step = build_training_step(config, target, rank)
-    step.set_train()
 
     def fill() -> None:
         fill_initial_values(step.model, config.model, config.train.seed)
 
-    return Program(step, training_inputs(config), fill)
+    return Program(step, training_inputs(config), fill, ROWS)
 
 
 def accumulation_program(config: Config, target: str, rank: int) -> Program:
@@ -65,5 +76,36 @@ def accumulation_program(config: Config, target: str, rank: int) -> Program:
     program = training_program(config, target, rank)
     cell = Stepper(program.cell).accumulate
     assert cell is not None, "this run does not accumulate on the host"
-    cell.set_train()
-    return Program(cell, program.inputs, program.fill)
+    return Program(cell, program.inputs, program.fill, ROWS)
+
+
+def held_out_program(config: Config, target: str, rank: int) -> Program:
+    """What measures held-out text, for one micro batch at a time."""
+    from pangu_alpha.parallel.layout import layout_of
+    from pangu_alpha.train.step import batch_inputs
+    from pangu_alpha.train.validation import HeldOutLoss
+
+    program = training_program(config, target, rank)
+    layout = layout_of(config)
+    inputs = batch_inputs(config, config.train.batch_size // layout.micro_batches // layout.row_parts)
+    return Program(HeldOutLoss(program.cell.network).set_train(False), inputs, program.fill, ROWS)
+
+
+def table_copy_program(config: Config, target: str, rank: int) -> Program:  # noqa: ARG001 (what programs are called with)
+    """What gives the last stage the word table, on the slices of it that the rank holds."""
+    from mindspore.common.initializer import initializer
+
+    from pangu_alpha.model.parameter import new_parameter
+    from pangu_alpha.parallel.layout import layout_of
+    from pangu_alpha.parallel.slices import parameter_slice
+    from pangu_alpha.parallel.tied_table import TiedTableCopy
+
+    layout, shape = layout_of(config), (config.model.vocab_size, config.model.hidden_size)
+    held = parameter_slice("word_table", shape, layout, rank)
+    table = new_parameter("word_table", *(part.stop - part.start for part in held))
+    return Program(
+        TiedTableCopy(table, layout, rank),
+        (),
+        lambda: table.set_data(initializer("zeros", table.shape, table.dtype)),
+        SLICES,
+    )

@@ -8,6 +8,7 @@ FOLDER has `request.json` and `config.yaml`; this process adds the files that `c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any
 from pangu_alpha.config_file import load_config
 from pangu_alpha.errors import PanguError
 from pangu_alpha.rehearsal.failure import condense, is_out_of_memory
-from pangu_alpha.rehearsal.program import load_program
+from pangu_alpha.rehearsal.program import ROWS, SLICES, load_program
 
 
 def main(folder: Path) -> int:
@@ -37,17 +38,20 @@ def main(folder: Path) -> int:
 
 
 def _work(folder: Path, request: dict[str, Any]) -> None:
-    from pangu_alpha.parallel.context import set_rehearsal_context
+    from pangu_alpha.parallel.context import feed_rows, plain_graphs, set_rehearsal_context
     from pangu_alpha.parallel.layout import layout_of
 
     config = load_config(folder / "config.yaml").config
     layout = layout_of(config)
     set_rehearsal_context(layout, config.parallel, request["target"])
     program = load_program(request["program"], config, request["target"], request["rank"])
-    if request["mode"] == "export":
-        strategies = _export(program, folder / "graph.mindir")
-    else:
-        strategies = _compile(program, folder / "graph.mindir")
+    if program.fed == ROWS:
+        feed_rows(layout)
+    with plain_graphs() if program.fed == SLICES else contextlib.nullcontext():
+        if request["mode"] == "export":
+            strategies = _export(program, folder / "graph.mindir")
+        else:
+            strategies = _compile(program, folder / "graph.mindir")
 
     _write(folder / "groups.json", _groups(layout.devices))
     _write(folder / "strategies.json", strategies)

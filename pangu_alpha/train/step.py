@@ -12,6 +12,7 @@ from pangu_alpha.config import Config
 from pangu_alpha.model.numerics import Numerics, resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel, PipelinedPanguAlphaLoss
 from pangu_alpha.model.sharding import UNSHARDED, Sharding
+from pangu_alpha.parallel.context import BATCH_ARRAYS
 from pangu_alpha.parallel.data_parallel import DataParallel
 from pangu_alpha.parallel.layout import Layout, layout_of, require_data_parallel_alone
 from pangu_alpha.parallel.slices import gradient_shares, places_in_stage
@@ -61,6 +62,21 @@ def _clear_of(accumulated: Parameter) -> Tensor:
     return ops.assign(accumulated, _multiply_no_nan(accumulated, ops.zeros((1,), ms.float32)))
 
 
+class CountedLoss(nn.Cell):
+    """The loss with dropout masks of the micro step at hand, which is no input: those are all cut by rows."""
+
+    def __init__(self, network: PanguAlphaLoss, micro_step: Parameter) -> None:
+        super().__init__(auto_prefix=False)
+        self.network, self.micro_step = network, micro_step
+        self.zero = Tensor(np.zeros(1, np.int32))
+
+    def construct(
+        self, tokens: Tensor, positions: Tensor, query_positions: Tensor, segments: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Five int32 [B, S] -> float32 []."""
+        return self.network(tokens, positions, query_positions, segments, labels, self.micro_step + self.zero)
+
+
 class Gradients(nn.Cell):
     """Loss and gradients of one micro batch, or in a pipeline of all, scaled by loss scale / micro batches.
 
@@ -70,22 +86,26 @@ class Gradients(nn.Cell):
     def __init__(self, network: PanguAlphaLoss, weights: ParameterTuple, config: Config, layout: Layout) -> None:
         super().__init__(auto_prefix=False)
         self.at_once = layout.micro_batches if layout.in_pipeline else 1
-        self.network = nn.PipelineCell(network, layout.micro_batches) if layout.in_pipeline else network
         self.weights = weights
-        self.has_dropout = config.model.dropout > 0.0
-        self.micro_step = Parameter(Tensor(0, ms.int32), name="micro_step", requires_grad=False)
+        self.micro_step = Parameter(Tensor([0], ms.int32), name="micro_step", requires_grad=False)
+        has_dropout = config.model.dropout > 0.0
+        self.feeds_number = has_dropout and layout.in_pipeline  # the pipeline gives each micro batch its own
+        if layout.in_pipeline:
+            self.network = nn.PipelineCell(network, layout.micro_batches)
+        else:
+            self.network = CountedLoss(network, self.micro_step) if has_dropout else network
         self.number = Tensor(np.arange(self.at_once, dtype=np.int32))
         self.micro_batches = float(layout.micro_batches)
         self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
 
     def construct(self, inputs: tuple[Tensor, ...], loss_scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Five int32 [B, S] and the loss scale -> loss / micro batches, scaled gradients."""
-        if self.has_dropout:
+        if self.feeds_number:
             inputs = (*inputs, self.micro_step + self.number)
         loss = self.network(*inputs)
         scale = ops.ones_like(loss) * (loss_scale / self.micro_batches)
         gradients = self.gradient(self.network, self.weights)(*inputs, scale)
-        loss = ops.depend(loss, ops.assign_add(self.micro_step, Tensor(self.at_once, ms.int32)))
+        loss = ops.depend(loss, ops.assign_add(self.micro_step, Tensor([self.at_once], ms.int32)))
         return loss / self.micro_batches, gradients
 
 
@@ -122,7 +142,7 @@ class TrainStep(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)
         layout = layout or Layout(micro_batches=config.train.micro_batches)
-        self.model = network.model
+        self.network, self.model = network, network.model
         self.weights = ParameterTuple(network.trainable_params())
         self.optimizer = build_optimizer(list(self.weights), config.optimizer)
         self.gradients = Gradients(network, self.weights, config, layout)
@@ -235,7 +255,7 @@ class Stepper:
         self.step = step
         cut_here = step.accumulates and not step.pipelined
         self.micro_batches = int(step.gradients.micro_batches) if cut_here else 1
-        self.accumulate = AccumulateStep(step) if cut_here else None
+        self.accumulate = AccumulateStep(step).set_train() if cut_here else None
 
     def set_norm_limit(self, limit: float) -> None:
         """Batches whose gradient norm exceeds `limit` are skipped from now on."""
@@ -276,14 +296,21 @@ def build_training_step(config: Config, device: str, rank: int = 0) -> TrainStep
     network = network_type(model, config.model.vocab_size)
     if sharding.active or layout.recompute != "none":
         lay_out(network, layout)
-    return TrainStep(network, config, numerics, layout, rank)
+    step = TrainStep(network, config, numerics, layout, rank)
+    step.set_train()  # MindSpore lays a graph out in pipeline stages as for training only if it is for training
+    return step
 
 
 def training_inputs(config: Config) -> tuple[Tensor, ...]:
-    """What the step is called with, as shapes without data: tokens, positions, query positions, segments, labels.
-
-    int32 [B, S] each, B the whole batch: a pipeline cuts it into micro batches itself, otherwise the host does.
+    """What the step is called with: in a pipeline the whole batch, which it cuts into micro batches itself, otherwise a
+    rank's rows of one micro batch; see `batch_inputs`.
     """
     layout = layout_of(config)
-    rows = config.train.batch_size // (1 if layout.in_pipeline else layout.micro_batches)
-    return tuple(Tensor(shape=(rows, config.model.seq_length), dtype=ms.int32) for _ in range(5))
+    return batch_inputs(
+        config, config.train.batch_size // (1 if layout.in_pipeline else layout.micro_batches * layout.row_parts)
+    )
+
+
+def batch_inputs(config: Config, rows: int) -> tuple[Tensor, ...]:
+    """Tokens, positions, query positions, segments, labels, int32 [rows, S] each, as shapes without data."""
+    return tuple(Tensor(shape=(rows, config.model.seq_length), dtype=ms.int32) for _ in range(BATCH_ARRAYS))

@@ -40,7 +40,7 @@ from pangu_alpha.train.run_identity import output_directory, require_same_run, r
 from pangu_alpha.train.sink import SinkFeed, require_queue
 from pangu_alpha.train.step import Stepper, build_training_step
 from pangu_alpha.train.stop_signals import StopSignals
-from pangu_alpha.train.validation import HeldOutScore, Validator
+from pangu_alpha.train.validation import HeldOutScore, LaidOutValidator, Validator
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,12 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.stepper = Stepper(build_training_step(config, device, self.ranks.rank))
         self.model = self.stepper.step.model
-        self.validator = Validator(self.model, config.model)
+        layout = layout_of(config)
+        self.validator: Validator | LaidOutValidator = (
+            LaidOutValidator(self.stepper.step.network, layout, self.ranks)
+            if self.model.sharding.active
+            else Validator(self.model, config.model)
+        )
         self.guard = NormGuard(config.train.skip_norm_factor)
         self.step, self.seconds = 0, 0.0
         self.scores: dict[str, HeldOutScore] = {}
@@ -220,8 +225,9 @@ class Trainer:
             yield feed
 
     def _rows(self) -> tuple[int, int]:
-        """Whose rows of each batch this process reads, of how many: all of them where strategies cut the batch."""
-        return (self.ranks.rank, self.ranks.count) if self.stepper.step.sums_gradients else (0, 1)
+        """Which part of each batch this process reads, of how many."""
+        layout = layout_of(self.config)
+        return layout.row_part(self.ranks.rank), layout.row_parts
 
     def _show(self, monitor: Monitor | SilentMonitor, score: HeldOutScore) -> None:
         if score.tokens:

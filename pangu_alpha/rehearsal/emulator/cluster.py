@@ -31,18 +31,24 @@ class Cluster:
         self.device_deadlocks: list[str] = []
 
     def run(self, program: str, arguments: Sequence[np.ndarray]) -> list[Any]:
+        """Run a program on all ranks with the same arguments, see `run_each`."""
+        return self.run_each(program, [arguments] * len(self.ranks))
+
+    def run_each(self, program: str, arguments: Sequence[Sequence[np.ndarray]]) -> list[Any]:
         """Run a program on all ranks; the result of each.
 
         Args:
             program: its name.
-            arguments: whole batches, the same for all ranks.
+            arguments: of each rank, in order.
 
         Raises:
             Deadlock: no rank can go on, also with buffered sends.
             Mismatch: ranks came to communication operators that do not fit.
         """
         network = Network({key: scopes for rank in self.ranks for key, scopes in rank.scopes(program).items()})
-        running = {rank.number: rank.start(program, arguments, network) for rank in self.ranks}
+        running = {
+            rank.number: rank.start(program, given, network) for rank, given in zip(self.ranks, arguments, strict=True)
+        }
         waiting: dict[int, Future] = {}
         results: dict[int, Any] = {}
         while running:

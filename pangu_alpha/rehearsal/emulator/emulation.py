@@ -168,12 +168,17 @@ class EmulatedRun:
         for rank in self.cluster.ranks:
             rank.calls.clear()
         pieces = 1 if self.layout.in_pipeline else self.layout.micro_batches
-        parts = list(zip(*(np.split(array, pieces) for array in batch), strict=True))
+        calls = [self._rows_of_ranks(part) for part in zip(*(np.split(array, pieces) for array in batch), strict=True)]
         with on_one_core():
-            for part in parts[:-1]:
-                self.cluster.run(ACCUMULATE, part)
-            results: list[Any] = self.cluster.run(STEP, parts[-1])
+            for call in calls[:-1]:
+                self.cluster.run_each(ACCUMULATE, call)
+            results: list[Any] = self.cluster.run_each(STEP, calls[-1])
         return [(read_metrics(metrics), as_array(norms)) for metrics, norms in results]
+
+    def _rows_of_ranks(self, arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+        """What each rank is given of a micro batch, as the training pipeline gives it."""
+        parts = [np.split(array, self.layout.row_parts) for array in arrays]
+        return [[part[self.layout.row_part(rank)] for part in parts] for rank in range(self.layout.devices)]
 
     def traffic(self, rank: int) -> dict[tuple[str, tuple[int, ...]], Traffic]:
         """What a rank sent in the last step, see `traffic_of`."""

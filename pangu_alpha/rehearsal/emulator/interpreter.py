@@ -106,7 +106,7 @@ class Rank:
             yield from (node for node in function.nodes if node.operator in operators)
 
     def start(self, program: str, arguments: Sequence[np.ndarray], network: Network) -> Execution:
-        """Run a program with whole batches as its arguments."""
+        """Run a program with the rank's rows as its arguments."""
         main = self.programs[program].main
         result = yield from self._run(main, [Tensor(array) for array in arguments], network)
         return (yield from self._settle(result))
@@ -229,8 +229,13 @@ class Rank:
 
 
 def _peer(node: Node) -> int:
-    peer: int = node.attributes.get("dst_global_rank" if node.operator == SEND else "src_global_rank", -1)
-    return peer
+    """Global rank of the other side of a send or receive; -1 for a collective."""
+    side, local = ("dst_global_rank", "dest_rank") if node.operator == SEND else ("src_global_rank", "src_rank")
+    attributes = node.attributes
+    if side in attributes:
+        return int(attributes[side])
+    # Graphs that are not for training name a place in the group alone.
+    return int(attributes["group_rank_ids"][attributes[local]]) if local in attributes else -1
 
 
 _FORMS: dict[str, Any] = {

@@ -57,7 +57,6 @@ def reference_steps(
     single = single_device_config(config)
     device = set_single_device_context("cpu")
     step = build_training_step(single, device)
-    step.set_train()
     fill_initial_values(step.model, single.model, single.train.seed)
     stepper = Stepper(step)
     for number, batch in enumerate(batches):
