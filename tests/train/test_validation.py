@@ -13,7 +13,10 @@ from pangu_alpha.data.dataset import validation_batches
 from pangu_alpha.data.order import Batch
 from pangu_alpha.data.prepare import prepare
 from pangu_alpha.model.loss import PAD_ID
-from pangu_alpha.train.validation import HeldOutScore, Validator
+from pangu_alpha.model.pangu_alpha import PanguAlphaLoss
+from pangu_alpha.parallel.layout import Layout
+from pangu_alpha.parallel.ranks import Ranks
+from pangu_alpha.train.validation import HeldOutScore, LaidOutValidator, Validator
 from tests.reference import numpy_pangu
 from tests.reference.small_model import noisy_model, reference_shape, weights_of
 
@@ -43,6 +46,19 @@ def test_a_score_is_the_sum_that_numpy_finds_and_every_token_counts_once(folder:
     assert score.bits_per_character(prepared.valid_characters) == pytest.approx(
         score.nats / math.log(2) / prepared.valid_characters
     )
+
+
+def test_ranks_of_a_cluster_count_as_one_device_does(folder: Path) -> None:
+    config = load_config(str(folder / "small.yaml"), []).config
+    prepared = prepare(config, folder / "runs" / "prepared")
+    model = noisy_model(config.model, noise=0.05)
+    network = PanguAlphaLoss(model, config.model.vocab_size)
+    scores = [
+        validator(validation_batches(prepared.valid, config, 4))
+        for validator in (Validator(model, config.model), LaidOutValidator(network, Layout(), Ranks()))
+    ]
+    assert scores[0].tokens == scores[1].tokens
+    assert scores[1].nats == pytest.approx(scores[0].nats, rel=1e-6)
 
 
 def test_a_score_of_nothing_and_of_too_much() -> None:
