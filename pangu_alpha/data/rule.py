@@ -91,3 +91,44 @@ def keep_where(
         schema=DROPPED,
     )
     return Outcome(batch.filter(keep), dropped, empty(REMOVED), values.cast(pa.float64()))
+
+
+def changed(
+    batch: pa.RecordBatch, kept: pa.RecordBatch, values: pa.Array, removed: pa.RecordBatch | None = None
+) -> Outcome:
+    """The outcome of a rule that changes documents and drops those of which nothing is left.
+
+    Args:
+        batch: the documents as they came.
+        kept: the same rows with their new texts.
+        values: float64, what was measured in each row.
+        removed: pieces that went, of `REMOVED`.
+    """
+    removed = empty(REMOVED) if removed is None else removed
+    nothing_left = pc.equal(pc.binary_length(kept["text"]), 0)
+    if not pc.any(nothing_left).as_py():
+        return Outcome(kept, empty(DROPPED), removed, values.cast(pa.float64()))
+    rows = batch.filter(nothing_left)
+    count = rows.num_rows
+    dropped = pa.record_batch(
+        [rows["id"], rows["source"], pa.repeat(pa.scalar("empty"), count), pa.repeat(pa.scalar(0.0), count),
+         pa.repeat(pa.scalar(1.0), count), rows["text"]],
+        schema=DROPPED,
+    )  # fmt: skip
+    return Outcome(kept.filter(pc.invert(nothing_left)), dropped, removed, values.cast(pa.float64()))
+
+
+def pieces(rule: str, batch: pa.RecordBatch, parents: pa.Array, texts: pa.Array) -> pa.RecordBatch:
+    """What a rule took out of documents, as `REMOVED`.
+
+    Args:
+        rule: its name.
+        batch: the documents.
+        parents: int, the row in `batch` of each piece.
+        texts: the pieces.
+    """
+    return pa.record_batch(
+        [batch["id"].take(parents), batch["source"].take(parents), pa.repeat(pa.scalar(rule), len(texts)),
+         texts.cast(pa.large_string())],
+        schema=REMOVED,
+    )  # fmt: skip
