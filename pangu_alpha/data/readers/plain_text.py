@@ -1,9 +1,10 @@
-"""Text files: documents separated by blank lines, as in the published preprocessing."""
+"""Text files: documents separated by blank lines, as in the published preprocessing, or one a line, or one a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from pangu_alpha.config import DataConfig
 from pangu_alpha.data.readers.streams import read_lines
@@ -11,8 +12,12 @@ from pangu_alpha.data.readers.streams import read_lines
 
 def read(path: Path, data: DataConfig) -> Iterator[str]:
     """Documents of a text file; a line of spaces is a blank line."""
+    yield from _blocks(read_lines(path, data.encoding))
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[str]:
     block: list[str] = []
-    for line in read_lines(path, data.encoding):
+    for line in lines:
         if line and not line.isspace():
             block.append(line)
         elif block:
@@ -20,3 +25,28 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
             block = []
     if block:
         yield "\n".join(block)
+
+
+def split(path: Path, settings: Any) -> Iterator[str]:
+    """Documents of a text file, as `settings.documents` says; bytes that cannot be decoded become U+FFFD."""
+    lines = read_lines(path, settings.encoding, lenient=True)
+    if settings.documents == "blank_line":
+        yield from _blocks(lines)
+    elif settings.documents == "line":
+        yield from (line for line in lines if line and not line.isspace())
+    else:
+        yield from _pieces(lines, settings.longest_document)
+
+
+def _pieces(lines: Iterable[str], longest: int) -> Iterator[str]:
+    """All lines as one document; as several if it is longer than `longest` characters, so that it fits into memory."""
+    held: list[str] = []
+    characters = 0
+    for line in lines:
+        if held and characters + len(line) > longest:
+            yield "\n".join(held)
+            held, characters = [], 0
+        held.append(line)
+        characters += len(line) + 1
+    if held:
+        yield "\n".join(held)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import contextlib
 import gzip
 import io
+import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from pangu_alpha.data.readers.encoding import guess_encoding
 from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.files import storage_error
 
-_HEAD = 1 << 18  # bytes looked at to guess an encoding
+HEAD_BYTES = 1 << 18
+"""Bytes looked at to guess an encoding."""
 
 
 class _ZstandardReader(io.RawIOBase):
@@ -62,7 +65,7 @@ def readable(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (gzip.BadGzipFile, zlib.error, EOFError, zstandard.ZstdError) as error:
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, zstandard.ZstdError) as error:
         raise PanguError(f"{path} is damaged or cut short ({error}); fetch or compress it again") from error
     except OSError as error:
         raise storage_error(error, path, "read") from error
@@ -70,7 +73,7 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes, decompressing .gz and .zst."""
+    """Open a file for reading bytes, decompressing .gz, .zst, .bz2 and .xz."""
     with contextlib.ExitStack() as stack:
         file: BinaryIO = stack.enter_context(path.open("rb"))
         suffix = path.suffix.lower()
@@ -78,6 +81,10 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             file = stack.enter_context(gzip.GzipFile(fileobj=file))  # type: ignore[assignment]
         elif suffix == ".zst":
             file = stack.enter_context(io.BufferedReader(_ZstandardReader(file), 1 << 16))  # type: ignore[type-var]
+        elif suffix == ".bz2":
+            file = stack.enter_context(bz2.BZ2File(file))
+        elif suffix == ".xz":
+            file = stack.enter_context(lzma.LZMAFile(file))
         yield file
 
 
@@ -99,20 +106,21 @@ def codec_name(encoding: str) -> str:
     return {"gbk": "gb18030", "gb2312": "gb18030", "utf-8": "utf-8-sig"}.get(name, name)
 
 
-def read_lines(path: Path, encoding: str) -> Iterator[str]:
+def read_lines(path: Path, encoding: str, lenient: bool = False) -> Iterator[str]:
     """Lines of a text file, without their ends.
 
     Args:
-        path: the file, possibly .gz or .zst.
+        path: the file, possibly compressed.
         encoding: `data.encoding`.
+        lenient: whether bytes that cannot be decoded become U+FFFD instead of an error.
 
     Raises:
         PanguError: the file cannot be read, is damaged, or is in another encoding, which is named.
     """
-    codec = codec_name(encoding)
+    codec, errors = codec_name(encoding), "replace" if lenient else "strict"
     with readable(path):
         try:
-            with open_bytes(path) as file, io.TextIOWrapper(file, encoding=codec) as lines:
+            with open_bytes(path) as file, io.TextIOWrapper(file, codec, errors) as lines:
                 for line in lines:
                     yield line.rstrip("\n")
         except UnicodeError as error:
@@ -121,7 +129,7 @@ def read_lines(path: Path, encoding: str) -> Iterator[str]:
 
 def _wrong_encoding(path: Path, encoding: str, codec: str) -> PanguError:
     with open_bytes(path) as file:
-        head = file.read(_HEAD)
+        head = file.read(HEAD_BYTES)
     guess = guess_encoding(head)
     tried = "UTF-8" if encoding == "auto" else f"{encoding} (data.encoding)"
     if guess is not None and codecs.lookup(guess).name != codecs.lookup(codec).name:
