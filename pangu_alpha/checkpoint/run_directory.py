@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import errno
-import fcntl
 import hashlib
 import logging
-import os
 import re
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar
 
 from pangu_alpha.checkpoint.format import MANIFEST, DamagedCheckpointError, Manifest, step_of
 from pangu_alpha.checkpoint.load import Checkpoint, is_inference_tensor, list_checkpoints, newest_good_checkpoint
+from pangu_alpha.directory_lock import DirectoryLock
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import storage_error
 
@@ -155,61 +149,18 @@ def _nearest(path: Path, runs: Path) -> str:
     return f"; trained models here: {', '.join(str(known[name]) for name in near)}" if near else f"; {_HOW_TO_TRAIN}"
 
 
-class RunLock:
-    """The right to write one run directory, as a context manager; a second training is told who has it.
-
-    The lock belongs to the process, not to its children, and goes when the process ends, however it ends.  What a
-    killed predecessor left half-written is cleared away when the lock is taken.
-    """
-
-    _held: ClassVar[set[Path]] = set()
+class RunLock(DirectoryLock):
+    """The right to write one run directory; what a killed predecessor left half-written goes when it is taken."""
 
     def __init__(self, run: Path) -> None:
         self.directory = RunDirectory(run)
-        self._descriptor: int | None = None
+        super().__init__(self.directory.lock, "or give this run another train.output")
 
     def __enter__(self) -> RunLock:
         """Take the lock; PanguError if another training has it or the directory cannot be written."""
-        path = self.directory.lock
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._key = path.resolve()
-            # A process's own second lock would succeed, and closing its file would drop the first.
-            if self._key in self._held:
-                raise PanguError(f"{path.parent} is already being written by this process")
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise storage_error(error, path) from None
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise PanguError(
-                    f"{path.parent} is being written by {holder}; wait until it ends, end it, or give this run "
-                    "another train.output"
-                ) from None
-            raise PanguError(f"{path} cannot be locked: {error.strerror}; put train.output on another disk") from None
-        self._descriptor = descriptor
-        self._held.add(self._key)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        super().__enter__()
         _clear_leftovers(self.directory.checkpoints)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Give the lock back."""
-        if self._descriptor is None:
-            return
-        self._held.discard(self._key)
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, 0)
-        os.close(self._descriptor)
-        self._descriptor = None
 
 
 _LEFTOVER = re.compile(r"\.(step_\d+)\..*\.partial(\.old)?")

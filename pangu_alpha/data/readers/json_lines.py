@@ -12,6 +12,11 @@ from pangu_alpha.data.readers.streams import read_lines
 from pangu_alpha.errors import PanguError
 
 
+AUTO = "auto"
+USUAL_KEYS = ("text", "content", "sentence", "article", "body")
+"""Where the text is looked for with `text_key` auto."""
+
+
 def read(path: Path, data: DataConfig) -> Iterator[str]:
     """Documents of a JSON Lines file; blank lines, and a text that is null, are passed over.
 
@@ -48,6 +53,8 @@ def text_of(line: str, text_key: str) -> str | None:
         raise PanguError(f"is not JSON ({error}); mend or remove that line") from error
     if not isinstance(record, dict):
         raise PanguError(f"holds a {type(record).__name__}, not an object with the text under {text_key!r}")
+    if text_key == AUTO:
+        text_key = next((key for key in USUAL_KEYS if isinstance(record.get(key), str)), USUAL_KEYS[0])
     if text_key not in record:
         raise PanguError(
             f"has no key {text_key!r}; its keys: {', '.join(record) or 'none'}; choose one with data.text_key=…"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pangu_alpha.config import DataConfig
+from pangu_alpha.data.readers.json_lines import AUTO, USUAL_KEYS
 from pangu_alpha.data.readers.streams import open_bytes, readable
 from pangu_alpha.errors import PanguError
 
@@ -31,16 +32,18 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
             whole = pyarrow.BufferReader(stack.enter_context(open_bytes(path)).read())
         try:
             file = pyarrow.parquet.ParquetFile(whole)
-            names = file.schema_arrow.names
-            if data.text_key not in names:
+            names, column = file.schema_arrow.names, data.text_key
+            if column == AUTO:
+                column = next((key for key in USUAL_KEYS if key in names), USUAL_KEYS[0])
+            if column not in names:
                 raise PanguError(
-                    f"{path} has no column {data.text_key!r}; its columns: {', '.join(names) or 'none'}; "
+                    f"{path} has no column {column!r}; its columns: {', '.join(names) or 'none'}; "
                     f"choose one with data.text_key=…"
                 )
-            kind = file.schema_arrow.field(data.text_key).type
+            kind = file.schema_arrow.field(column).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise PanguError(f"{path}: column {data.text_key!r} holds {kind}, not strings")
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[data.text_key]):
+                raise PanguError(f"{path}: column {column!r} holds {kind}, not strings")
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column]):
                 for text in batch.column(0).to_pylist():
                     if text is not None:
                         yield text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pangu_alpha.config import DataConfig
 from pangu_alpha.data.readers.streams import read_lines
+
+_HEADING = re.compile(r"\s*(正文|卷.{1,6})?\s*第\s*[0-9０-９零〇一二三四五六七八九十百千]+\s*[回章節节卷折]")
 
 
 def read(path: Path, data: DataConfig) -> Iterator[str]:
@@ -34,6 +37,8 @@ def split(path: Path, settings: Any) -> Iterator[str]:
         yield from _blocks(lines)
     elif settings.documents == "line":
         yield from (line for line in lines if line and not line.isspace())
+    elif settings.documents == "chapter":
+        yield from _chapters(lines, settings.longest_document)
     else:
         yield from _pieces(lines, settings.longest_document)
 
@@ -44,6 +49,20 @@ def _pieces(lines: Iterable[str], longest: int) -> Iterator[str]:
     characters = 0
     for line in lines:
         if held and characters + len(line) > longest:
+            yield "\n".join(held)
+            held, characters = [], 0
+        held.append(line)
+        characters += len(line) + 1
+    if held:
+        yield "\n".join(held)
+
+
+def _chapters(lines: Iterable[str], longest: int) -> Iterator[str]:
+    """Lines from one chapter's heading to the next; what stands before the first is a document, too."""
+    held: list[str] = []
+    characters = 0
+    for line in lines:
+        if held and (_HEADING.match(line) or characters + len(line) > longest):
             yield "\n".join(held)
             held, characters = [], 0
         held.append(line)

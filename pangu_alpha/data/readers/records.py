@@ -24,12 +24,13 @@ from pangu_alpha.errors import PanguError
 class ReaderSettings:
     """How a source is read."""
 
-    text_key: str = "text"
-    """Field of a JSON line, or column of a Parquet file, that holds the text."""
+    text_key: str = json_lines.AUTO
+    """Field of a JSON line, or column of a Parquet file, that holds the text; auto: text, content, sentence …"""
     encoding: str = "auto"
     """auto: as found in the file (UTF-8, UTF-16, GBK, Big5), or the name of a codec."""
     documents: str = "blank_line"
-    """What a document of a text file is: blank_line (a block between blank lines), line, or file."""
+    """What a document of a text file is: blank_line (a block between blank lines), line, chapter (from a line like
+    第三回 to the next), or file."""
     form: str = "fields"
     """Of labelled sets: squad (nested passages with questions), or fields (records with the fields below)."""
     fields: tuple[str, ...] = ()

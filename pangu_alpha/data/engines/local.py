@@ -1,0 +1,132 @@
+"""Processes of one machine: a unit of work is one record batch, and what it makes appears whole or not at all.
+
+Units and their names depend on the input alone, so a run that was killed goes on with the units that are missing, and
+any number of processes makes the same files.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pangu_alpha.data.encoding_pool import worker_count
+from pangu_alpha.errors import PanguError
+from pangu_alpha.files import atomic_directory
+from pangu_alpha.progress import Progress
+
+Work = Callable[[Any, Any, Path], None]
+"""(what all units share, the unit's own, the directory to fill); a function of a module."""
+
+
+class Unit(NamedTuple):
+    """One record batch's work."""
+
+    name: str
+    """Path of what it makes, below the stage's folder; names sort as the input lies."""
+    size: int
+    """For progress."""
+    payload: Any
+    """What the work is called with; None where the unit is done already, so that nothing need be kept."""
+
+
+def is_done(folder: Path, name: str) -> bool:
+    """Whether a unit's result is there."""
+    return (folder / name).is_dir()
+
+
+def run_units(
+    units: Iterable[Unit],
+    work: Work,
+    shared: Any,
+    folder: Path,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Do the work of all units whose results are not there yet.
+
+    Args:
+        units: drawn one by one, never more than twice as many in hand as there are processes.
+        work: what makes a unit's result.
+        shared: what all units share; sent to each process once.
+        folder: of the stage.
+        workers: processes; 0: one a core; 1: this one.
+        progress: advances by the size of each unit.
+
+    Raises:
+        PanguError: a unit failed, or a process ended early.
+    """
+    processes = worker_count(workers)
+    if processes == 1:
+        for unit in units:
+            if not is_done(folder, unit.name):
+                _do(work, shared, folder / unit.name, unit.payload)
+            progress.advance(unit.size)
+        return
+    # Fresh processes rather than forks: MindSpore's threads would not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pending: dict[Future[None], int] = {}
+    with ProcessPoolExecutor(processes, context, _start, (work, shared, os.getpid())) as pool:
+        try:
+            for unit in units:
+                if is_done(folder, unit.name):
+                    progress.advance(unit.size)
+                    continue
+                while len(pending) >= 2 * processes:
+                    _collect(pending, progress)
+                pending[pool.submit(_do_in_worker, folder / unit.name, unit.payload)] = unit.size
+            while pending:
+                _collect(pending, progress)
+        except BrokenProcessPool as error:
+            raise PanguError(
+                "a process ended early, perhaps for lack of memory; try fewer with workers=1, or a smaller batch_bytes"
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _collect(pending: dict[Future[None], int], progress: Progress) -> None:
+    done, _ = wait(pending, return_when=FIRST_COMPLETED)
+    for future in done:
+        progress.advance(pending.pop(future))
+        future.result()
+
+
+_work: Work | None = None  # of a worker process
+_shared: Any = None
+
+
+def _start(work: Work, shared: Any, parent: int) -> None:
+    global _work, _shared
+    _work, _shared = work, shared
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A killed parent leaves no process behind."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _do_in_worker(path: Path, payload: Any) -> None:
+    assert _work is not None
+    _do(_work, _shared, path, payload)
+
+
+def _do(work: Work, shared: Any, path: Path, payload: Any) -> None:
+    with atomic_directory(path, replace=False) as partial:
+        work(shared, payload, partial)
+
+
+def unit_directories(folder: Path) -> Iterator[Path]:
+    """Results of a stage, in the order of their names."""
+    for group in sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith(".")):
+        yield from sorted(item for item in group.iterdir() if item.is_dir() and not item.name.startswith("."))
