@@ -17,5 +17,5 @@ for word in "$@"; do
     esac
 done
 
-prepare_environment quickstart,dev
+prepare_environment quickstart,data,dev
 exec "$python" -m pytest ${words[@]+"${words[@]}"}

@@ -54,7 +54,9 @@ class CodePoints:
         stored = self.values.astype("<u4", copy=False).tobytes().decode("utf-32-le").encode("utf-8")
         sizes = 1 + (self.values >= 0x80).astype(np.int8) + (self.values >= 0x800) + (self.values >= 0x10000)
         ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[self.starts]
-        return pa.LargeStringArray.from_buffers(len(self.starts) - 1, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(stored))
+        return pa.LargeStringArray.from_buffers(
+            len(self.starts) - 1, pa.py_buffer(ends.astype(np.int64)), pa.py_buffer(stored)
+        )
 
 
 def is_chinese(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:

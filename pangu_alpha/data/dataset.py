@@ -19,7 +19,6 @@ import numpy.typing as npt
 from pangu_alpha.config import Config
 from pangu_alpha.data.order import Batch, arrange_samples, arrange_sequentially
 from pangu_alpha.data.sample_files import SampleFiles
-from pangu_alpha.data.sample_order import visited_samples
 from pangu_alpha.data.tokenizer import PAD
 from pangu_alpha.errors import PanguError
 
@@ -144,7 +143,7 @@ def iterate_batches(
         taken = window if steps is None else min(window, steps - step)
         first = start_sample + (step + np.arange(taken, dtype=np.int64)) * batch_size
         positions = (first[:, None] + columns).reshape(-1)
-        epochs, samples = visited_samples(positions, files.samples, seed, config.data.shuffle)
+        epochs, samples = files.visited(positions, seed, config.data.shuffle)
         for number, ids in enumerate(read_records(files.files, own, files.rows(samples))):
             part = slice(number * own, (number + 1) * own)
             yield arrange_samples(ids, epochs[part], samples[part], seed, config.data)

@@ -33,12 +33,27 @@ def is_held_out(text: str, share: float) -> bool:
 
     A document held out at one share is held out at every larger one.
     """
-    return _number(essence(text), b"held out") < share * 2.0**64
+    return held_out_number(essence(text)) < share * 2.0**64
+
+
+def held_out_number(essence_of_text: str) -> int:
+    """A number in [0, 2^64) that decides whether a document is held out."""
+    return _number(essence_of_text, b"held out")
+
+
+def packing_number(text: str) -> int:
+    """Documents sorted by this number lie in an order that mixes sources and does not hang on where they were read."""
+    return _number(text, b"packing")
 
 
 def packing_key(text: str) -> tuple[int, str]:
-    """Documents sorted by this key lie in an order that mixes sources and does not hang on where they were read."""
-    return _number(text, b"packing"), text
+    """`packing_number`, and the text for the rare case of equal ones."""
+    return packing_number(text), text
+
+
+def identity(essence_of_text: str) -> bytes:
+    """16 bytes that two texts share if they say the same."""
+    return hashlib.blake2b(essence_of_text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def first_occurrences(texts: Iterable[str]) -> list[bool]:
@@ -46,7 +61,7 @@ def first_occurrences(texts: Iterable[str]) -> list[bool]:
     seen: set[bytes] = set()
     result = []
     for text in texts:
-        digest = hashlib.blake2b(essence(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        digest = identity(essence(text))
         result.append(digest not in seen)
         seen.add(digest)
     return result

@@ -15,7 +15,8 @@ from pangu_alpha.progress import Progress
 
 Ids = npt.NDArray[np.int32]
 
-_SAMPLES_OF_A_FILE = 1 << 16
+SAMPLES_OF_A_FILE = 1 << 16
+"""Samples of one MindRecord file, but for the last."""
 _SAMPLES_AT_ONCE = 1024
 # MindRecord's own sizes (16 MiB header, 32 MiB pages) make a file of ten samples 50 MB long.
 _HEADER_BYTES, _PAGE_BYTES = 1 << 20, 1 << 22
@@ -63,7 +64,7 @@ def pack_held_out(ids: Ids, seq_length: int) -> Ids:
 
 def bytes_needed(samples: int, length: int) -> int:
     """Upper bound for the size on disk of packed samples, indexes included."""
-    files = -(-samples // _SAMPLES_OF_A_FILE)
+    files = -(-samples // SAMPLES_OF_A_FILE)
     return samples * (5 * length + 80) + files * (_HEADER_BYTES + 2 * _PAGE_BYTES)
 
 
@@ -85,13 +86,14 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e6:.1f} MB"
 
 
-def write_records(samples: Ids, directory: Path, name: str) -> list[Path]:
+def write_records(samples: Ids, directory: Path, name: str, first_number: int = 0) -> list[Path]:
     """Write samples as MindRecord files NAME_00000.mindrecord …, each with its index beside it.
 
     Args:
         samples: int32 [samples, S + 1].
         directory: an existing one, best one that nobody reads yet (`atomic_directory`).
         name: first part of the file names, and of the progress shown.
+        first_number: of the first file.
 
     Returns:
         the files, in order.
@@ -106,14 +108,14 @@ def write_records(samples: Ids, directory: Path, name: str) -> list[Path]:
     require_space(directory, bytes_needed(len(samples), samples.shape[1]))
     files = []
     with Progress(f"packing {name}", len(samples), "samples") as progress:
-        for number, start in enumerate(range(0, len(samples), _SAMPLES_OF_A_FILE)):
+        for number, start in enumerate(range(0, len(samples), SAMPLES_OF_A_FILE), first_number):
             path = directory / f"{name}_{number:05d}.mindrecord"
             try:
                 writer = FileWriter(str(path), shard_num=1)
                 writer.set_header_size(_HEADER_BYTES)
                 writer.set_page_size(_PAGE_BYTES)
                 writer.add_schema({COLUMN: {"type": "int32", "shape": [-1]}}, "token ids of packed documents")
-                end = min(start + _SAMPLES_OF_A_FILE, len(samples))
+                end = min(start + SAMPLES_OF_A_FILE, len(samples))
                 for first in range(start, end, _SAMPLES_AT_ONCE):
                     rows = samples[first : min(first + _SAMPLES_AT_ONCE, end)]
                     writer.write_raw_data([{COLUMN: row} for row in rows])

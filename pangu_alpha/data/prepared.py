@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.data.mixture import MixturePart
 from pangu_alpha.data.sample_files import SampleFiles
 from pangu_alpha.files import atomic_write
 
@@ -112,6 +113,7 @@ def save_manifest(prepared: Prepared, directory: Path, key: str, parts: dict[str
             "files": [name(path) for path in files.files],
             "samples": files.samples,
             "excluded": name(files.excluded) if files.excluded else None,
+            "mixture": [asdict(part) for part in files.mixture],
         }
 
     sizes = {
@@ -150,6 +152,7 @@ def load_prepared(directory: Path, key: str | None = None) -> Prepared | None:
                 tuple(directory / name for name in described["files"]),
                 described["samples"],
                 directory / excluded if excluded else None,
+                tuple(MixturePart(**part) for part in described.get("mixture", ())),
             )
 
         return Prepared(

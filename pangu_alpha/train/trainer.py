@@ -23,7 +23,6 @@ from pangu_alpha.data.dataset import build_dataset, training_batches, validation
 from pangu_alpha.data.order import Batch
 from pangu_alpha.data.prepare import prepare
 from pangu_alpha.data.prepared import Prepared
-from pangu_alpha.data.sample_order import visited_samples
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_write
 from pangu_alpha.model.initial_values import fill_initial_values
@@ -265,9 +264,7 @@ class Trainer:
         """Epoch and sample indices of the batch of a step (counted from 1), to find or replay it."""
         size = self.config.train.batch_size
         positions = np.arange((step - 1) * size, step * size, dtype=np.int64)
-        epochs, samples = visited_samples(
-            positions, self.prepared.train_samples, self.config.train.seed, self.config.data.shuffle
-        )
+        epochs, samples = self.prepared.train.visited(positions, self.config.train.seed, self.config.data.shuffle)
         return int(epochs[0]), samples
 
 

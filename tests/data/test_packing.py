@@ -46,7 +46,7 @@ def test_each_held_out_token_is_asked_for_once(count: int, seq_length: int) -> N
 def test_records_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pangu_alpha.data.packing as packing
 
-    monkeypatch.setattr(packing, "_SAMPLES_OF_A_FILE", 40)
+    monkeypatch.setattr(packing, "SAMPLES_OF_A_FILE", 40)
     samples = np.random.default_rng(1).integers(0, 40_000, (100, 33)).astype(np.int32)
     samples[0] = 0
     samples[1] = 39_999

@@ -13,7 +13,9 @@ from pangu_alpha.data.code_points import CodePoints, is_chinese, is_space
 from pangu_alpha.data.rule import Outcome, keep_where
 
 # What UTF-8 and its replacement marks look like when they are read as GBK: 锟斤拷, 烫烫烫, 鈥, 銆 …
-_TELLING = np.array(sorted({ord(character) for character in "锟斤拷烫屯鈥銆鏄鐨鍦浜涓璁闃绗鍒鎴鍏鑷涔瀹缁鏃堕棿"}), np.uint32)
+_TELLING = np.array(
+    sorted({ord(character) for character in "锟斤拷烫屯鈥銆鏄鐨鍦浜涓璁闃绗鍒鎴鍏鑷涔瀹缁鏃堕棿"}), np.uint32
+)
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Mojibake:
     """Drop documents of whose visible characters more than `most` tell of a wrong encoding.
 
     Counted are U+FFFD; Latin letters with accents and other signs of Windows-1252 where they stand between their like,
-    as UTF-8 read as Latin looks; characters that GBK makes of UTF-8; and ideographs in private planes.  A share and not a single one
-    decides: a page may quote one.  Ours; ChineseWebText drops by 锟斤拷 alone.
+    as UTF-8 read as Latin looks; and characters that GBK makes of UTF-8.  A share and not a single one decides: a page
+    may quote one.  Ours; ChineseWebText drops by 锟斤拷 alone.
     """
 
     name: ClassVar[str] = "mojibake"

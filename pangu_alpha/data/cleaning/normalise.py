@@ -30,7 +30,15 @@ def _table(width: bool) -> npt.NDArray[np.uint32]:
     table[0x85] = table[0x2028] = table[0x2029] = NEWLINE
     for blank in (0xA0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000):
         table[blank] = _BLANK
-    for invisible in (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF):
+    for invisible in (
+        0xAD,
+        0x61C,
+        0x180E,
+        *range(0x200B, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2070),
+        0xFEFF,
+    ):
         table[invisible] = _DELETED
     table[0xFFF0:0xFFFD] = _DELETED  # specials; U+FFFD itself tells of garbled text, see mojibake
     table[0xFE00:0xFE10] = _DELETED  # which form of a character is wanted
@@ -47,8 +55,9 @@ def _table(width: bool) -> npt.NDArray[np.uint32]:
 
 @dataclass(frozen=True)
 class Normalise:
-    """Wide letters and digits become narrow, blanks of any kind one blank, three line ends two; control, private-use and
-    invisible characters go.
+    """Wide letters and digits become narrow, blanks of any kind one blank, three line ends two; what nobody sees goes.
+
+    That is control, private-use and invisible characters.
 
     Chinese punctuation keeps its width.  Measures the share of characters that went or changed.  Source: what the
     published tokenizer's own normalisation (nmt_nfkc) makes of them anyway, done before anything is counted.

@@ -16,7 +16,7 @@ from pangu_alpha.data.rule import Outcome, keep_where
 
 @dataclass(frozen=True)
 class TitleOnly:
-    """Drop documents with fewer than `least` characters besides their title and headings (paper §3.1: title-only pages).
+    """Drop documents with fewer than `least` characters besides title and headings (paper §3.1: title-only pages).
 
     A document without a title is judged by its first line.  A line counts as text if it is no heading: if it ends a
     sentence, or is longer than `longest_heading`.

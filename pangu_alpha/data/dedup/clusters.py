@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pangu_alpha.data.dedup.bands import Pairs
 
-PREFERENCES = ("quality", "length", "source")
+PREFERENCES = ("length", "source")
 
 
 def clusters_of(pairs: Pairs, documents: int) -> npt.NDArray[np.int64]:
@@ -26,7 +26,9 @@ def clusters_of(pairs: Pairs, documents: int) -> npt.NDArray[np.int64]:
     return lowest[labels]
 
 
-def kept_of_clusters(clusters: npt.NDArray[np.int64], ranks: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.int64]:
+def kept_of_clusters(
+    clusters: npt.NDArray[np.int64], ranks: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.int64]:
     """The document that stays of each document's cluster, int64 [documents].
 
     Args:

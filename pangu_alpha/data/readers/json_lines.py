@@ -11,7 +11,6 @@ from pangu_alpha.config import DataConfig
 from pangu_alpha.data.readers.streams import read_lines
 from pangu_alpha.errors import PanguError
 
-
 AUTO = "auto"
 USUAL_KEYS = ("text", "content", "sentence", "article", "body")
 """Where the text is looked for with `text_key` auto."""
@@ -36,9 +35,7 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
 
 def split(path: Path, settings: Any) -> Iterator[str]:
     """Lines of a JSON Lines file that are not blank; bytes that cannot be decoded become U+FFFD."""
-    yield from (
-        line for line in read_lines(path, settings.encoding, lenient=True) if line and not line.isspace()
-    )
+    yield from (line for line in read_lines(path, settings.encoding, lenient=True) if line and not line.isspace())
 
 
 def text_of(line: str, text_key: str) -> str | None:

@@ -38,7 +38,7 @@ def texts_of(record: Any, form: str, names: tuple[str, ...]) -> Iterator[str]:
 
     Args:
         record: decoded, or a line of JSON.
-        form: squad: each passage, then its questions and first answers as 问：…, 答：…; fields: the named fields, a line
+        form: squad: each passage, then its questions and first answers as 问：…, 答：…; fields: the named ones, a line
             each.
         names: fields, dotted where nested; a list on the way gives all its entries.
 
@@ -75,10 +75,12 @@ def _squad(record: Any) -> Iterator[str]:
     for passage in passages:
         if not isinstance(passage, dict) or not isinstance(passage.get("context", passage.get("context_text")), str):
             raise PanguError(f"no passage with a context; fields: {_fields(passage)}")
-        lines = [passage.get("context", passage.get("context_text"))]
+        lines: list[str] = [passage.get("context") or passage["context_text"]]
         for entry in passage.get("qas", ()):
             question = entry.get("question", entry.get("query_text", ""))
-            answers = [answer.get("text", "") if isinstance(answer, dict) else answer for answer in entry.get("answers", ())]
+            answers = [
+                answer.get("text", "") if isinstance(answer, dict) else answer for answer in entry.get("answers", ())
+            ]
             if question and answers:
                 lines += [f"问：{question}", f"答：{answers[0]}"]
         yield "\n".join(lines)

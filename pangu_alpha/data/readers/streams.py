@@ -82,9 +82,9 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         elif suffix == ".zst":
             file = stack.enter_context(io.BufferedReader(_ZstandardReader(file), 1 << 16))  # type: ignore[type-var]
         elif suffix == ".bz2":
-            file = stack.enter_context(bz2.BZ2File(file))
+            file = stack.enter_context(bz2.BZ2File(file))  # type: ignore[assignment]
         elif suffix == ".xz":
-            file = stack.enter_context(lzma.LZMAFile(file))
+            file = stack.enter_context(lzma.LZMAFile(file))  # type: ignore[assignment]
         yield file
 
 

@@ -45,7 +45,7 @@ def split(path: Path, settings: Any) -> Iterator[Page]:  # noqa: ARG001 (what sp
                 is_text = record.record_type == WarcRecordType.conversion
                 if not is_text and "html" not in header.lower():
                     continue
-                declared = _CHARSET.search((record.http_headers or {}).get("Content-Type") or "")
+                declared = _CHARSET.search(header)
                 yield Page(
                     record.headers.get("WARC-Target-URI") or "",
                     declared[1] if declared else "",
