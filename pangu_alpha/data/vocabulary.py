@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pangu_alpha.data.content_key import digest_of_parts, digest_of_texts, package_version
-from pangu_alpha.data.encoding_pool import worker_count
+from pangu_alpha.data.worker_count import worker_count
 from pangu_alpha.files import atomic_directory
 from pangu_alpha.progress import format_duration
 

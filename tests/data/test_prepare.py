@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -17,11 +18,13 @@ import numpy as np
 import pytest
 
 from pangu_alpha.config import Config, TokenizerConfig
+from pangu_alpha.data import prepare as preparation
 from pangu_alpha.data.dataset import iterate_batches, read_records, validation_batches
 from pangu_alpha.data.held_out import is_held_out
 from pangu_alpha.data.packing import write_records
 from pangu_alpha.data.prepare import prepare
 from pangu_alpha.data.prepared import HELD_OUT, TRAINING, Prepared, load_prepared
+from pangu_alpha.data.recipe import Recipe
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import PanguError, UsageError
 from tests.data.conftest import some_documents
@@ -103,9 +106,7 @@ def test_what_is_there_and_unchanged_is_taken(make_config: MakeConfig, text_file
 def test_the_same_in_any_number_of_processes(
     make_config: MakeConfig, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pangu_alpha.data.encoding_pool as encoding_pool
-
-    monkeypatch.setattr(encoding_pool, "_CHARACTERS_OF_A_JOB", 5000)
+    monkeypatch.setattr(preparation, "Recipe", functools.partial(Recipe, batch_bytes=5000))
     config = make_config(text_file)
     one = prepare(config, tmp_path / "one")
     two = prepare(replace(config, data=replace(config.data, workers=2)), tmp_path / "two")
@@ -178,8 +179,8 @@ import pangu_alpha.data.packing as packing
 from pangu_alpha.config_file import load_config
 from pangu_alpha.data.prepare import prepare
 write_records = packing.write_records
-def slowly(samples, directory, name):
-    files = write_records(samples, directory, name)
+def slowly(samples, directory, name, *rest):
+    files = write_records(samples, directory, name, *rest)
     print("written", flush=True)
     time.sleep(60)
     return files

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from pangu_alpha.data.encoding_pool import worker_count
+from pangu_alpha.data.worker_count import worker_count
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_directory
 from pangu_alpha.progress import Progress

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pangu_alpha.config_checks import require_share
 from pangu_alpha.data.code_points import CodePoints, is_space
+from pangu_alpha.data.first_places import first_places
 from pangu_alpha.data.lines import Lines
 from pangu_alpha.data.rule import Outcome, keep_where
 
@@ -94,10 +95,10 @@ def _most_frequent(points: CodePoints) -> Share:
         places = np.flatnonzero(_inside(points, size))
         if len(places) == 0:
             continue
-        _, first, counts = np.unique(_keys(points, size)[places], return_index=True, return_counts=True)
+        counts = np.bincount(first_places(_keys(points, size)[places]), minlength=len(places))
         top = np.zeros(rows, np.int64)
-        np.maximum.at(top, parents[places[first]], counts)
-        top[top == 1] = 0
+        seen = np.flatnonzero(counts > 1)
+        np.maximum.at(top, parents[places[seen]], counts[seen])
         share = top * size / np.maximum(points.lengths, 1)
         worst = np.maximum(worst, share / threshold)
         # A longer n-gram is no more frequent than the pairs in it: below this no threshold can be passed.
@@ -129,9 +130,7 @@ def _repeated_share(points: CodePoints, size: int) -> Share:
     places = np.flatnonzero(_inside(points, size))
     if len(places) == 0:
         return np.zeros(len(points.starts) - 1)
-    _, first = np.unique(_keys(points, size)[places], return_index=True)
-    again = np.ones(len(places), bool)
-    again[first] = False
+    again = first_places(_keys(points, size)[places]) != np.arange(len(places))
     begins = places[again]
     change = np.bincount(begins, minlength=len(points.values) + 1).astype(np.int64)
     change -= np.bincount(begins + size, minlength=len(points.values) + 1)[: len(change)]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pangu_alpha.data import packing
-from pangu_alpha.data.packing import pack_held_out, pack_training, write_records
+from pangu_alpha.data.packing import pack_held_out, pack_training
 from pangu_alpha.data.stages.clean import NUMBERS
 from pangu_alpha.data.stages.tokens import ids_of
 
 Ids = npt.NDArray[np.int32]
+
+
+class Digest(Protocol):
+    """What hashlib's objects are."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take in some bytes."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,6 @@ class PackedGroup:
     documents: int
     characters: int
     tokens: int
-    digest: str
-    """SHA-256 of the shape and ids of all samples."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +78,42 @@ class PackedDocuments:
 
 
 def pack(
-    documents: PackedDocuments, held_out: bool, folder: Path, name: str, seq_length: int, tail: str
+    documents: PackedDocuments, held_out: bool, folder: Path, name: str, seq_length: int, tail: str, digest: Digest
 ) -> PackedGroup:
     """Write the samples of one group and side as NAME_00000.mindrecord … into `folder`.
 
     Memory holds one file's samples at a time.
 
+    Args:
+        documents: of the group.
+        held_out: which side of them.
+        folder: an existing one.
+        name: first part of the files' names.
+        seq_length: S; a sample has one token more.
+        tail: what becomes of the last, incomplete training sample: drop or pad.
+        digest: is fed the shape and the ids of all samples.
+
     Raises:
         PanguError: the disk is full, or MindSpore cannot write there.
     """
     counted = documents.count(held_out)
-    digest, total = hashlib.sha256(), 0
+    expected = _count_samples(counted[2], held_out, seq_length, tail)
+    digest.update(f"{(expected, seq_length + 1)}".encode())
+    total = 0
     files: list[Path] = []
     for samples in _samples(documents.ids(held_out), held_out, seq_length, tail):
-        files += write_records(samples, folder, name, len(files))
+        files += packing.write_records(samples, folder, name, len(files))
         digest.update(np.ascontiguousarray(samples, "<i4").tobytes())
         total += len(samples)
-    return PackedGroup(tuple(files), total, *counted, digest.hexdigest())
+    assert total == expected
+    return PackedGroup(tuple(files), total, *counted)
+
+
+def _count_samples(tokens: int, held_out: bool, seq_length: int, tail: str) -> int:
+    if held_out:
+        return -(-tokens // seq_length)
+    whole, rest = divmod(tokens, seq_length + 1)
+    return whole + (tail == "pad" and rest > 1)
 
 
 def _samples(documents: Iterator[Ids], held_out: bool, seq_length: int, tail: str) -> Iterator[Ids]:
