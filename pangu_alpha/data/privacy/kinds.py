@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _ORDER_WORDS = re.compile(
-    r"(订单|单号|编号|运单|流水|序列|条码|型号|货号|批号|ISBN|书号|发票|工单|学号|期号|代码|第)[^，。；\s]{0,6}$"
+    r"(订单|单号|编号|运单|流水|序列|条码|型号|货号|批号|ISBN|书号|发票|工单|学号|期号|代码|第)[^，。；\s]{0,6}[ \u3000]?$"
 )
 _VERSION_WORDS = re.compile(r"([vV]|版本|版本号|Version|version|[Rr]elease|第|章节|节|内核|固件)\s*[:：]?\s*$")
 _ADDRESS_WORDS = re.compile(r"(?i)(ip|地址|主机|服务器|网关)[^，。；\n]{0,8}$")
+_IDENTITY_WORDS = re.compile(r"(身份证|证件)[^，。；]{0,6}$")
+_LIKE_IDENTITY = re.compile(r"[1-9]\d{5}(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])\d{4}")
 _PROVINCES = frozenset(
     "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83".split()
 )
@@ -67,6 +69,8 @@ def _identity(found: str, before: str) -> bool:
 
 def _card(found: str, before: str) -> bool:
     digits = re.sub(r"[ -]", "", found)
+    if _LIKE_IDENTITY.fullmatch(found) or _IDENTITY_WORDS.search(before):
+        return False  # an identity number with a mistake
     return 16 <= len(digits) <= 19 and check_card_number(digits) and _ORDER_WORDS.search(before) is None
 
 
