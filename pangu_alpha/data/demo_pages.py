@@ -59,11 +59,15 @@ _TIMES = [
 _DEEDS = [
     "把旧仓库改成了可以容纳两百人的阅览室", "在河边种下了一千多棵柳树，并且约定每户照看十棵", "公布了对当地方言的第一份完整记录",
     "修好了那座停用多年的水磨，让它重新为大家磨面", "开始用收集的雨水浇灌屋顶上的菜园", "整理出一批民国时期的信件，准备印成一本书",
-    "为山里的孩子开设了每周一次的天文课", "请来老师傅，教年轻人怎样编竹篮和补渔网",
+    "为山里的孩子开设了每周一次的天文课", "请来老师傅，教年轻人怎样编竹篮和补渔网", "给所有的古树挂上了写明树龄的木牌",
+    "把废弃的铁路路基铺成了一条自行车道", "试种了五种耐旱的谷子，收成比预料的好", "办起一份油印小报，专门登载街坊的回忆",
+    "拆掉围墙，让花园向过路的人开放", "用三个月的时间测量了镇上每一口水井", "重新排演了几乎失传的皮影戏", "在渡口旁边搭起了供候鸟歇脚的木架",
 ]  # fmt: skip
 _REASONS = [
     "因为大家觉得，花钱不多而人人受益的事情应该先做", "主持这件事的人说，他们只是不愿意看着老手艺失传", "起初没有多少人相信能够办成，后来参加的人越来越多",
     "这样一来，原来要走半天的路，现在只要四十分钟", "有关的费用由大家分担，账目贴在村口的墙上，谁都可以去看", "专家认为，这种做法值得其他地方参考，但不能照搬",
+    "消息传开以后，邻近几个镇也派人来打听", "最忙的时候，连放假回家的学生都来帮忙", "遇到的困难比想象中多，好在没有人半途离开",
+    "材料大多是旧的，只有钉子和油漆是新买的", "有人专门写了日记，记下每天完成了多少", "一位九十岁的老人送来了自己保存的图纸",
 ]  # fmt: skip
 _ENDS = [
     "这件事还在继续。",
@@ -90,11 +94,12 @@ def demo_page(number: int) -> tuple[str, list[PageLine]]:
     crumb = draw.choice(_CRUMBS)
     lines += [PageLine(crumb, MENU), PageLine(title, TEXT)]
     body = []
-    for _ in range(draw.randrange(6, 14)):
+    deeds, reasons = draw.sample(_DEEDS, len(_DEEDS)), draw.sample(_REASONS, len(_REASONS))
+    for _ in range(draw.randrange(6, 11)):
         if draw.random() < 0.25:
             lines.append(PageLine(draw.choice(_ADVERTISEMENTS), ADVERTISEMENT))
         else:
-            lines.append(PageLine(_paragraph(draw), TEXT))
+            lines.append(PageLine(_paragraph(draw, deeds, reasons), TEXT))
         body.append(f"<p>{escape(lines[-1].text)}</p>")
     footer = draw.sample(_FOOTERS, 4)
     lines += [PageLine(item, MENU) for item in footer]
@@ -107,12 +112,10 @@ def demo_page(number: int) -> tuple[str, list[PageLine]]:
     return html, lines
 
 
-def _paragraph(draw: random.Random) -> str:
-    sentences = [
-        f"{draw.choice(_TIMES)}，{draw.choice(_SUBJECTS)}{draw.choice(_DEEDS)}。{draw.choice(_REASONS)}。"
-        for _ in range(draw.randrange(1, 4))
-    ]
-    return "".join(sentences) + draw.choice(_ENDS)
+def _paragraph(draw: random.Random, deeds: list[str], reasons: list[str]) -> str:
+    """One that says nothing twice that the page has said, as long as there is something left."""
+    reason = f"{reasons.pop()}。" if reasons and draw.random() < 0.8 else ""
+    return f"{draw.choice(_TIMES)}，{draw.choice(_SUBJECTS)}{deeds.pop()}。{reason}{draw.choice(_ENDS) if draw.random() < 0.2 else ''}"
 
 
 def write_demo_pages(folder: Path, pages: int = 60) -> Path:

@@ -160,7 +160,7 @@ def _packed(factory: Factory, selected: list[Path], tokens: list[Path]) -> Prepa
     prepared = prepared_of(
         factory, sides, {source.name: source.weight for source in recipe.sources}, digest.hexdigest()
     )
-    save_manifest(prepared, output, factory.key, {"recipe": recipe.to_dict()})
+    save_manifest(prepared, output, factory.key, {"recipe": recipe.to_dict()}, ("tokenizer", "train", "valid"))
     return prepared
 
 

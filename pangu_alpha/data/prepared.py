@@ -94,7 +94,9 @@ class Prepared:
         return sum(count.documents for count in self.counts)
 
 
-def save_manifest(prepared: Prepared, directory: Path, key: str, parts: dict[str, Any]) -> None:
+def save_manifest(
+    prepared: Prepared, directory: Path, key: str, parts: dict[str, Any], folders: tuple[str, ...] = (".",)
+) -> None:
     """Write the manifest of data that lies in `directory` (the place may still have a temporary name).
 
     Args:
@@ -102,6 +104,7 @@ def save_manifest(prepared: Prepared, directory: Path, key: str, parts: dict[str
         directory: where they lie now.
         key: what the data is named by.
         parts: what the key was made of, for people to read.
+        folders: in which every file counts.
     """
 
     def described(files: SampleFiles) -> dict[str, Any]:
@@ -117,7 +120,10 @@ def save_manifest(prepared: Prepared, directory: Path, key: str, parts: dict[str
         }
 
     sizes = {
-        str(path.relative_to(directory)): path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()
+        str(path.relative_to(directory)): path.stat().st_size
+        for folder in folders
+        for path in sorted((directory / folder).rglob("*"))
+        if path.is_file()
     }
     manifest = {
         "format": FORMAT,

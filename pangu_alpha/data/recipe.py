@@ -216,9 +216,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{path}: two sources are named {name}; ids need different names")
-    for word in overrides:
-        recipe = _overridden(recipe, word)
-    return recipe
+    return _overridden(recipe, overrides)
 
 
 def _compose(path: Path) -> yaml.MappingNode:
@@ -278,29 +276,31 @@ def _rule(node: yaml.Node, place: str) -> RuleEntry:
     return RuleEntry(build_rule(name_node.value, values, place), tuple(sources))
 
 
-def _overridden(recipe: Recipe, word: str) -> Recipe:
-    key, _, text = word.partition("=")
-    section, _, name = key.rpartition(".")
-    holder = getattr(recipe, section) if section in _SECTIONS else recipe
-    hints = get_type_hints(type(holder))
-    known = [f"{item}.{part.name}" for item, kind in _SECTIONS.items() for part in fields(kind)]
+def _overridden(recipe: Recipe, words: Sequence[str]) -> Recipe:
+    """The recipe with `section.key=value` words over it; those of one section count together."""
+    known = [f"{section}.{item.name}" for section, kind in _SECTIONS.items() for item in fields(kind)]
     known += ["name", "batch_bytes", "samples"]
-    if key not in known:
-        raise UsageError(
-            f"{COMMAND_LINE}: there is no key {key}{_nearest(key, known)}; allowed: corpus, output, workers, "
-            f"{', '.join(known)}"
-        )
-    try:
-        value = value_of_text(text, hints[name])
-        changed = dataclasses.replace(holder, **{name: value})
-    except WrongTypeError as error:
-        raise UsageError(f"{COMMAND_LINE}: {key} is {error}") from None
-    except InvalidValue as error:
-        raise UsageError(f"{COMMAND_LINE}: {section}.{error}") from None
-    if holder is recipe:
-        return changed
-    sections: dict[str, Any] = {section: changed}
-    return dataclasses.replace(recipe, **sections)
+    given: dict[str, dict[str, Any]] = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        if key not in known:
+            raise UsageError(
+                f"{COMMAND_LINE}: there is no key {key}{_nearest(key, known)}; allowed: corpus, output, workers, "
+                f"{', '.join(known)}"
+            )
+        section, _, name = key.rpartition(".")
+        try:
+            kind = get_type_hints(_SECTIONS.get(section, Recipe))[name]
+            given.setdefault(section, {})[name] = value_of_text(text, kind)
+        except WrongTypeError as error:
+            raise UsageError(f"{COMMAND_LINE}: {key} is {error}") from None
+    values = given.pop("", {})
+    for section, changes in given.items():
+        try:
+            values[section] = dataclasses.replace(getattr(recipe, section), **changes)
+        except InvalidValue as error:
+            raise UsageError(f"{COMMAND_LINE}: {section}.{error}") from None
+    return dataclasses.replace(recipe, **values)
 
 
 def with_corpus(recipe: Recipe, corpus: Path) -> Recipe:

@@ -46,9 +46,7 @@ def measure_duplicates(texts: Sequence[str], duplicates: Duplicates) -> Duplicat
         if jaccard(sets[first], sets[second]) >= duplicates.threshold
     }
     right = len(true & found)
-    return DuplicateQuality(
-        len(texts), len(true), len(found), right / max(1, len(found)), right / max(1, len(true))
-    )
+    return DuplicateQuality(len(texts), len(true), len(found), right / max(1, len(found)), right / max(1, len(true)))
 
 
 def _all_pairs(sets: Sequence[Shingles], threshold: float) -> Pairs:

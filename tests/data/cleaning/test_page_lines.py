@@ -51,7 +51,9 @@ def test_real_pages(shared_data: Path) -> None:
             own = labels.pop(document.url)
             assert hashlib.sha256(text.encode()).hexdigest()[:16] == own["text"]  # else the labels are another text's
             kinds = {"m": MENU, "t": TEXT, "-": ""}
-            pages.append([PageLine(line, kinds[kind]) for line, kind in zip(text.split("\n"), own["labels"], strict=True)])
+            pages.append(
+                [PageLine(line, kinds[kind]) for line, kind in zip(text.split("\n"), own["labels"], strict=True)]
+            )
     assert not labels and len(pages) == 100
     shares = measure_lines(pages)
     print(shares)

@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pangu_alpha.data.dedup.bands import LARGEST_BUCKET, band_keys, pairs_of_band, probability_of_candidate, unique_pairs
+from pangu_alpha.data.dedup.bands import (
+    LARGEST_BUCKET,
+    band_keys,
+    pairs_of_band,
+    probability_of_candidate,
+    unique_pairs,
+)
 from pangu_alpha.data.dedup.clusters import clusters_of, kept_of_clusters
 from pangu_alpha.data.dedup.jaccard import jaccard
 from pangu_alpha.data.dedup.minhash import signatures
