@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pangu_alpha.data.content_key import package_version
+from pangu_alpha.data.page_lines import measure_demo_pages
 from pangu_alpha.data.prepared import HELD_OUT, TRAINING, Prepared
 from pangu_alpha.data.report_page import report_page
 from pangu_alpha.data.rule_results import LENGTH_EDGES
@@ -70,6 +71,7 @@ def gather(factory: Factory, decisions: Decisions, prepared: Prepared, seconds: 
         },
         "duplicates": _duplicates(corpus, decisions, factory),
         "speed": _speed(cleaned),
+        "lines": vars(measure_demo_pages()) if "navigation" in rules else None,
         "broken": {
             "records": sum(len(batch["broken"]) for batch in cleaned),
             "shown": [broken for batch in cleaned for broken in batch["broken"]][:_BROKEN_SHOWN],

@@ -26,7 +26,7 @@ def report_page(content: dict[str, Any]) -> str:
         f"<h1>Data factory: {escape(content['name'])}</h1>",
         _summary(content),
         "<h2>Stages</h2>", _stages(content["stages"]),
-        "<h2>Rules</h2>", _rules(content["rules"]),
+        "<h2>Rules</h2>", _rules(content["rules"]), _lines(content["lines"]),
         "<h2>Lengths of documents, characters</h2>", _lengths(content["lengths"]),
         "<h2>Duplicates</h2>", _duplicates(content["duplicates"]),
         "<h2>What each rule dropped and kept</h2>", "".join(_samples(rule) for rule in content["rules"]),
@@ -106,6 +106,17 @@ def _rules(rules: Sequence[dict[str, Any]]) -> str:
             "MB/s a core",
         ],
         rows,
+    )
+
+
+def _lines(shares: dict[str, Any] | None) -> str:
+    """How well the rules for menus and advertisements do on pages of which every line is labelled."""
+    if shares is None:
+        return ""
+    return (
+        f"<p class='note'>On {shares['lines']:,} labelled lines of made-up pages: {shares['menu_left']:.1%} of the lines of menus "
+        f"and {shares['advertisements_left']:.1%} of those of advertisements are left, {shares['text_lost']:.1%} of the lines of "
+        "text are lost.</p>"
     )
 
 

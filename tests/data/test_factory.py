@@ -207,14 +207,11 @@ def test_another_recipe_in_the_same_place(recipe: Path, finished: Path, capsys: 
 
 
 def test_two_at_once(recipe: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import fcntl, time; f = open({str(finished / 'lock')!r}, 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)",
-        ],
-        stdout=subprocess.PIPE,
+    script = (
+        f"import fcntl, time; f = open({str(finished / 'lock')!r}, 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print('held')"
     )
+    command = [sys.executable, "-u", "-c", f"{script}; time.sleep(60)"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
         assert run(recipe, finished) == 1

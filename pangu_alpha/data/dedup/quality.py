@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def measure_duplicates(texts: Sequence[str], duplicates: Duplicates) -> Duplicat
     shingles, starts = shingles_of(
         essences(pa.array(texts, pa.large_string())), duplicates.run, duplicates.unit == "words"
     )
-    sets = [np.unique(shingles[begin:end]) for begin, end in zip(starts[:-1], starts[1:], strict=True)]
+    sets = [np.unique(shingles[begin:end]) for begin, end in itertools.pairwise(starts)]
     true = {(int(first), int(second)) for first, second in _all_pairs(sets, duplicates.threshold)}
     rows = duplicates.permutations // duplicates.bands
     signed = signatures(shingles, starts, duplicates.permutations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def runs_of(text: str, size: int) -> set[str]:
 def test_shingles_are_the_runs_of_each_text(texts: list[str], size: int) -> None:
     numbers, starts = shingles_of(pa.array(texts, pa.large_string()), size)
     assert len(starts) == len(texts) + 1
-    sets = [set(numbers[begin:end].tolist()) for begin, end in zip(starts[:-1], starts[1:], strict=True)]
+    sets = [set(numbers[begin:end].tolist()) for begin, end in itertools.pairwise(starts)]
     for first, one in zip(texts, sets, strict=True):
         assert len(one) == len(runs_of(first, size))
         for second, other in zip(texts, sets, strict=True):
@@ -121,13 +122,13 @@ def test_precision_and_recall_on_five_thousand(shared_data: Path) -> None:
 
     texts = []
     for path in sorted((shared_data / "corpus").glob("books*/*.gz")):
-        whole = gzip.open(path, "rt", encoding="utf-8").read()
+        whole = gzip.decompress(path.read_bytes()).decode()
         texts += [whole[start : start + 600] for start in range(0, len(whole), 600)]
     random.Random(1).shuffle(texts)
     # Real near duplicates: the same pages of two editions; and 300 planted ones.
     editions = []
     for name in ("books/hongloumeng.txt.gz", "books_duplicates/hongloumeng_b.txt.gz"):
-        lines = gzip.open(shared_data / "corpus" / name, "rt", encoding="utf-8").read().split("\n")
+        lines = gzip.decompress((shared_data / "corpus" / name).read_bytes()).decode().split("\n")
         editions += ["\n".join(lines[start : start + 6]) for start in range(0, 6000, 6)]
     editions = [text for text in editions if len(text) > 150]
     base = (editions + texts)[: 5000 - 300]

@@ -20,7 +20,7 @@ from pangu_alpha.data.readers.records import BrokenRecord, ReaderSettings, docum
 from pangu_alpha.errors import PanguError
 
 SETTINGS = ReaderSettings()
-PAGE = "<html><head><title>柳树</title><meta charset='{}'></head><body><p>河边种了柳树。</p><script>x</script></body></html>"
+PAGE = "<html><head><title>柳树</title><meta charset='{}'></head><body><p>河边种了柳树。</p><script>x</script></html>"
 
 
 def read(path: Path, **settings) -> list[Document | BrokenRecord]:
