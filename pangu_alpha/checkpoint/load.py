@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,13 @@ class Checkpoint:
         """Open `directory`; DamagedCheckpointError names what is missing or cut short."""
         self.directory = Path(directory)
         self.manifest = Manifest.read(self.directory / MANIFEST)
-        self.entries: dict[str, TensorEntry] = {entry.name: entry for entry in self.manifest.tensors}
-        self._verified: set[str] = set()
-        if self.manifest.layout.get("ranks") != 1:
-            raise PanguError(
-                f"{self.directory}: written by {self.manifest.layout.get('ranks')} ranks; this version reads one rank"
-            )
+        self.parts: dict[str, list[TensorEntry]] = {}
+        for entry in self.manifest.tensors:
+            self.parts.setdefault(entry.name, []).append(entry)
+        self.entries: dict[str, TensorEntry] = {name: parts[0] for name, parts in self.parts.items()}
+        self._verified: set[tuple[str, str]] = set()
+        for name, parts in self.parts.items():
+            _require_whole(self.directory, name, parts)
         for file in self.manifest.files:
             path = self.directory / file.name
             try:
@@ -57,7 +59,9 @@ class Checkpoint:
         return self.manifest.train_state
 
     def tensors(self, names: list[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (name, array) one by one, in the file's order; a tensor not yet verified is, before it is yielded.
+        """Yield (name, whole array) one by one, in the files' order; what is not yet verified is, before it is yielded.
+
+        A tensor whose parts lie in the files of several ranks is put together.
 
         Args:
             names: tensors wanted; None gives all.
@@ -65,13 +69,25 @@ class Checkpoint:
         Raises:
             DamagedCheckpointError: names the file and the tensor.
         """
-        wanted = set(self.entries if names is None else names)
-        for file in self.manifest.files:
-            path = self.directory / file.name
-            entries = [entry for entry in self.manifest.tensors if entry.file == file.name and entry.name in wanted]
-            with self._opened(path) as handle:
-                for entry in entries:
-                    yield entry.name, self._read(path, handle, entry)
+        wanted = set(self.parts if names is None else names)
+        with contextlib.ExitStack() as stack:
+            opened: dict[str, Any] = {}
+            for name, parts in self.parts.items():
+                if name not in wanted:
+                    continue
+                whole = None
+                for entry in parts:
+                    path = self.directory / entry.file
+                    if entry.file not in opened:
+                        opened[entry.file] = stack.enter_context(self._opened(path))
+                    array = self._read(path, opened[entry.file], entry)
+                    if len(parts) == 1:
+                        whole = array
+                    else:
+                        whole = np.empty(entry.shape, array.dtype) if whole is None else whole
+                        whole[tuple(slice(start, stop) for start, stop in entry.slice)] = array
+                assert whole is not None
+                yield name, whole
 
     def verify(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Read every tensor whose name is `wanted` and compare its bytes with the checksum written beside them.
@@ -79,7 +95,7 @@ class Checkpoint:
         Raises:
             DamagedCheckpointError: names the file and the tensor.
         """
-        for _ in self.tensors([name for name in self.entries if wanted(name)]):
+        for _ in self.tensors([name for name in self.parts if wanted(name)]):
             pass
 
     @contextlib.contextmanager
@@ -101,10 +117,10 @@ class Checkpoint:
                 f"{path} is damaged: tensor {entry.name} is {array.dtype.name} {list(array.shape)}; "
                 f"{entry.dtype} {list(entry.stored_shape)} was written"
             )
-        if entry.name not in self._verified:
+        if (entry.file, entry.name) not in self._verified:
             if hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest() != entry.sha256:
                 raise DamagedCheckpointError(f"{path} is damaged: tensor {entry.name} differs from its checksum")
-            self._verified.add(entry.name)
+            self._verified.add((entry.file, entry.name))
         return array
 
     def check_shapes(self, expected: Mapping[str, tuple[int, ...]], config: Config, exact: bool = True) -> None:
@@ -120,7 +136,12 @@ class Checkpoint:
         """
         found = {name: entry.shape for name, entry in self.entries.items()}
         for name, shape in expected.items():
-            if name in found and tuple(found[name]) != tuple(shape):
+            # A counter is kept as a number or as a row of one: both hold the same.
+            if (
+                name in found
+                and tuple(found[name]) != tuple(shape)
+                and {tuple(found[name]), tuple(shape)} != {(), (1,)}
+            ):
                 raise PanguError(
                     f"{self.directory}: tensor {name} has shape {list(found[name])} there and {list(shape)} here"
                     f"{self._differing_keys(config)}"
@@ -148,6 +169,18 @@ class Checkpoint:
             if theirs.get(section, {}).get(key, value) != value
         ]
         return f"; {differing[0]}" if differing else "; no key of the two configurations explains it"
+
+
+def _require_whole(directory: Path, name: str, parts: list[TensorEntry]) -> None:
+    """Check that the parts of a tensor agree and cover it."""
+    first = parts[0]
+    if any((part.shape, part.dtype) != (first.shape, first.dtype) for part in parts):
+        raise DamagedCheckpointError(f"{directory}: parts of tensor {name} disagree on its shape or type")
+    covered = sum(math.prod(part.stored_shape) for part in parts)
+    if covered != math.prod(first.shape) or len({part.slice for part in parts}) < len(parts):
+        raise DamagedCheckpointError(
+            f"{directory}: {len(parts)} parts of tensor {name} do not make up its shape {list(first.shape)}"
+        )
 
 
 def _some(names: list[str]) -> str:

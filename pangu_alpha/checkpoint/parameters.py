@@ -34,7 +34,7 @@ def fill_parameters(
     checkpoint.check_shapes({name: tuple(item.shape) for name, item in by_name.items()}, config, exact)
     for name, array in checkpoint.tensors(list(by_name)):
         parameter = by_name[name]
-        parameter.set_data(Tensor(np.asarray(array), parameter.dtype))
+        parameter.set_data(Tensor(np.asarray(array).reshape(parameter.shape), parameter.dtype))
 
 
 def parameter_arrays(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:

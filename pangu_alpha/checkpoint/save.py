@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
 import time
@@ -123,6 +124,35 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def tensors_header(kinds: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int]]:
+    """The beginning of a safetensors file, and where each tensor's values stand in the file, in the order of the file.
+
+    Args:
+        kinds: NumPy's name of the type, and the shape, of each tensor.
+
+    Raises:
+        PanguError: a type that the form does not have.
+    """
+
+    def size(name: str) -> int:
+        return int(np.dtype(kinds[name][0]).itemsize)
+
+    for name, (kind, _) in kinds.items():
+        if kind not in _SAFETENSORS_TYPES:
+            raise PanguError(f"tensor {name} has type {kind}; allowed: {', '.join(_SAFETENSORS_TYPES)}")
+    header: dict[str, Any] = {"__metadata__": {"format": "np"}}
+    offset, places = 0, {}
+    for name in sorted(kinds, key=lambda name: (-size(name), name)):  # so that values are aligned
+        kind, shape = kinds[name]
+        end = offset + math.prod(shape) * size(name)
+        header[name] = {"dtype": _SAFETENSORS_TYPES[kind], "shape": list(shape), "data_offsets": [offset, end]}
+        places[name], offset = offset, end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    beginning = len(text).to_bytes(8, "little") + text
+    return beginning, {name: len(beginning) + place for name, place in places.items()}
+
+
 def _write_tensors(
     file: IO[bytes], file_name: str, arrays: Mapping[str, np.ndarray]
 ) -> tuple[str, tuple[TensorEntry, ...]]:
@@ -130,26 +160,13 @@ def _write_tensors(
 
     Written here rather than by the library, whose writer would need a second read of everything for the hashes.
     """
-    ordered = sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))  # so that values are aligned
-    header: dict[str, Any] = {"__metadata__": {"format": "np"}}
-    offset = 0
-    for name, array in ordered:
-        if array.dtype.name not in _SAFETENSORS_TYPES:
-            raise PanguError(f"tensor {name} has type {array.dtype}; allowed: {', '.join(_SAFETENSORS_TYPES)}")
-        header[name] = {
-            "dtype": _SAFETENSORS_TYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    beginning, places = tensors_header({name: (array.dtype.name, array.shape) for name, array in arrays.items()})
     file_hash = hashlib.sha256()
-    for part in (len(text).to_bytes(8, "little"), text):
-        file_hash.update(part)
-        file.write(part)
+    file_hash.update(beginning)
+    file.write(beginning)
     entries = []
-    for name, array in ordered:
+    for name in places:
+        array = arrays[name]
         tensor_hash = hashlib.sha256()
         values = _little_endian(array).reshape(-1).view(np.uint8).data
         for start in range(0, len(values), _CHUNK):
