@@ -158,6 +158,22 @@ def _check(layout: Layout, config: Config) -> None:
             "in a pipeline with optimizer shards MindSpore (2.10) cannot compile a word table that is whole on each "
             "model-parallel device; true divides it",
         )
+    if layout.in_pipeline and layout.optimizer_shards not in (1, layout.data_parallel):
+        raise InvalidValue(
+            "parallel.optimizer_shards",
+            layout.optimizer_shards,
+            f"in a pipeline MindSpore (2.10) compiles 1 or parallel.data_parallel {layout.data_parallel}, nothing between",
+        )
+    held = model.vocab_size // (parallel if layout.split_vocabulary else 1)
+    if layout.in_pipeline and held % layout.optimizer_shards:
+        step = layout.optimizer_shards * parallel
+        raise InvalidValue(
+            "parallel.optimizer_shards",
+            layout.optimizer_shards,
+            f"in a pipeline it must divide the {held} rows of the word table that a device holds, as MindSpore (2.10) "
+            f"cannot compile a table left whole there; take another number, or pad the table with "
+            f"model.vocab_size={-(-model.vocab_size // step) * step}",
+        )
     rows = config.train.batch_size // layout.micro_batches
     if rows % layout.data_parallel:
         raise InvalidValue(

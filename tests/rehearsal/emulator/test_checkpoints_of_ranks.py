@@ -54,9 +54,7 @@ def check(config: Config, folder: Path) -> None:
     layout = layout_of(config)
     run = EmulatedRun(compile_run(config, folder / "compiled"))
     first = single(config)
-    kinds = {
-        name: (value.dtype.name, value.shape) for name, value in parameter_arrays(first.step.state_parameters()).items()
-    }
+    unused = parameter_arrays(first.step.state_parameters())
     for number in range(2):
         run.step(batch_of_step(config, number))
         first(batch_of_step(config, number))
