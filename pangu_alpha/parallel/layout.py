@@ -162,7 +162,7 @@ def _check(layout: Layout, config: Config) -> None:
         raise InvalidValue(
             "parallel.optimizer_shards",
             layout.optimizer_shards,
-            f"in a pipeline MindSpore (2.10) compiles 1 or parallel.data_parallel {layout.data_parallel}, nothing between",
+            f"in a pipeline MindSpore (2.10) compiles 1 or parallel.data_parallel {layout.data_parallel}, no other",
         )
     held = model.vocab_size // (parallel if layout.split_vocabulary else 1)
     if layout.in_pipeline and held % layout.optimizer_shards:

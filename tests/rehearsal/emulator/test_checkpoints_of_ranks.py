@@ -59,7 +59,7 @@ def check(config: Config, folder: Path) -> None:
         run.step(batch_of_step(config, number))
         first(batch_of_step(config, number))
 
-    saved = save_ranks(run, config, kinds, folder / "ranks", 2)
+    saved = save_ranks(run, config, unused, folder / "ranks", 2)
     resumed = single(config)
     fill_parameters(resumed.step.state_parameters(), saved, config)
     metrics, _ = resumed(batch_of_step(config, 2))
