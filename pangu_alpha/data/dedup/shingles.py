@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +63,15 @@ def _characters(texts: pa.Array) -> tuple[Shingles, npt.NDArray[np.int64]]:
 
 def _word_numbers(texts: pa.Array) -> tuple[Shingles, npt.NDArray[np.int64]]:
     import jieba
-    import xxhash
 
     numbers: list[int] = []
     starts = [0]
     for text in texts.to_pylist():
-        numbers += [xxhash.xxh3_64_intdigest(word) for word in jieba.cut(text) if _WORD.search(word)]
+        numbers += [_word_number(word) for word in jieba.cut(text) if _WORD.search(word)]
         starts.append(len(numbers))
     return np.array(numbers, np.uint64), np.array(starts, np.int64)
+
+
+@lru_cache(maxsize=1 << 18)
+def _word_number(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
