@@ -243,6 +243,8 @@ class TrainConfig:
     """Directory of the run; auto gives runs/<name>-<fingerprint>, so that a changed configuration is a new run."""
     resume: str = "auto"
     """auto continues the newest good checkpoint of the output directory; never starts anew."""
+    init_from: str = ""
+    """A run or checkpoint whose weights a new run starts from, with a fresh optimizer; of the same vocabulary."""
     sink_size: int = 0
     """Steps that one call runs on the device, fed by the device's own queue (Ascend, GPU); 0 feeds every step."""
     checkpoint_every: int = 200

@@ -27,7 +27,12 @@ def run_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
         "optimizer": sections["optimizer"],
         "loss_scale": sections["loss_scale"],
         "data": {key: sections["data"][key] for key in order},
-        "train": {key: value for key, value in sections["train"].items() if key not in _LOOP_ONLY},
+        # Where no weights were taken from elsewhere the key is left out, so that older runs keep their names.
+        "train": {
+            key: value
+            for key, value in sections["train"].items()
+            if key not in _LOOP_ONLY and (key != "init_from" or value)
+        },
         "text": {"fingerprint": data_fingerprint},
     }
 
@@ -49,7 +54,7 @@ def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[st
     before = run_identity(Config(), "")  # a setting that is newer than the run had its default then
     for section, values in here.items():
         for key, value in values.items():
-            found = there.get(section, {}).get(key, before[section][key])
+            found = there.get(section, {}).get(key, before[section].get(key, ""))
             if found != value:
                 what = (
                     "other text or another vocabulary"

@@ -15,7 +15,7 @@ import numpy as np
 
 from pangu_alpha.checkpoint.load import newest_good_checkpoint
 from pangu_alpha.checkpoint.parameters import fill_parameters, parameter_arrays
-from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock
+from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock, find_checkpoint, find_tokenizer
 from pangu_alpha.checkpoint.save import save_checkpoint
 from pangu_alpha.config import Config
 from pangu_alpha.config_file import format_config
@@ -123,6 +123,8 @@ class Trainer:
         checkpoint, _ = newest_good_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             fill_initial_values(self.model, self.config.model, self.config.train.seed)
+            if self.config.train.init_from:
+                self._take_weights(self.config.train.init_from)
             if self.ranks.is_first:
                 self._write_run_files()
             return
@@ -147,6 +149,18 @@ class Trainer:
         )
         if self.step < self.config.train.steps:
             self.scores.pop("after", None)  # an earlier call had fewer steps to do
+
+    def _take_weights(self, directory: str) -> None:
+        """Start from another run's weights: the model's alone, no moments, no counters."""
+        checkpoint = find_checkpoint(directory)
+        there, here = checkpoint.manifest.tokenizer_sha256, self.prepared.tokenizer_sha256
+        if there != here:
+            raise PanguError(
+                f"train.init_from: {checkpoint.directory} has another vocabulary (SHA-256 {there[:12]}…, this text has "
+                f"{here[:12]}…); prepare the text with tokenizer.kind=file tokenizer.path={find_tokenizer(checkpoint)}"
+            )
+        fill_parameters(list(self.model.get_parameters()), checkpoint, self.config, exact=False)
+        logger.info("weights taken from %s, step %d", checkpoint.directory, checkpoint.step)
 
     def _write_run_files(self) -> None:
         self.run.tokenizer.parent.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ SAME_RUN = {
         "profile",
     },
     # What these decide is in the text's fingerprint.
-    "data": {"sources", "text_key", "encoding", "held_out_share", "drop_duplicates", "tail", "workers"},
+    "data": {"sources", "prepared", "text_key", "encoding", "held_out_share", "drop_duplicates", "tail", "workers"},
     "tokenizer": {"kind", "path", "train_characters"},
     "report": {"prompts", "infills", "baseline"},
 }

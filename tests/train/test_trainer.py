@@ -114,6 +114,30 @@ def test_a_checkpoint_of_another_shape_is_one_line(call, copy: str) -> None:
     assert "model.feed_forward_ratio is 4 there and 2 here" in message
 
 
+def test_a_run_starts_from_anothers_weights(call, whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "warm"
+    result = call(f"train.init_from={whole}", f"train.output={output}", "train.steps=1", "optimizer.warmup_steps=1")
+    after = Checkpoint(whole / "checkpoints" / f"step_{STEPS:08d}")
+    # The other run's end is this one's start.
+    assert result.before.nats == pytest.approx(after.train_state["held_out"]["after"]["nats"], rel=1e-6)
+    assert result.step == 1  # and the optimizer's count begins anew
+    assert (
+        dict(Checkpoint(output / "checkpoints" / "step_00000001").tensors(["global_step"]))["global_step"].item() == 1
+    )
+
+
+def test_weights_of_another_vocabulary_are_one_line(call, whole: Path, copy: str, tmp_path: Path) -> None:
+    directory = Path(copy.partition("=")[2])
+    manifest = directory / "checkpoints" / f"step_{STEPS:08d}"
+    arrays = dict(Checkpoint(manifest).tensors())
+    save_checkpoint(directory / "checkpoints", STEPS + 1, arrays, {}, load_config("small.yaml", []).config, "0" * 64)
+    vocabulary = directory / "checkpoints" / f"step_{STEPS + 1:08d}" / "tokenizer"
+    vocabulary.mkdir()
+    (vocabulary / "vocab.model").write_bytes(b"other")
+    with pytest.raises(PanguError, match=r"vocab\.model: SHA-256 .* is not that|has another vocabulary"):
+        call(f"train.init_from={directory}", f"train.output={tmp_path / 'no'}", "train.steps=1")
+
+
 def test_sink_mode_on_a_cpu_is_one_line_and_makes_no_directory(call, tmp_path: Path) -> None:
     place = tmp_path / "run"
     words = [f"train.output={place}", "train.sink_size=2", "train.micro_batches=1", "train.steps=4"]

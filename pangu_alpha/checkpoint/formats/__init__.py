@@ -1,0 +1,1 @@
+"""Published weights: their names, files and how they come in."""
