@@ -251,6 +251,10 @@ class TrainConfig:
     """Steps between checkpoints; one is also written at the end and on SIGTERM or SIGINT."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
+    keep_every: int = 0
+    """Checkpoints of every so many steps are kept for good; 0: none."""
+    keep_best: bool = True
+    """Whether the checkpoint with the best held-out score so far is kept for good; a better score is saved at once."""
     validate_every: int = 200
     """Steps between measurements of the held-out perplexity; 0 measures only before and after training."""
     validation_samples: int = 64
@@ -278,7 +282,15 @@ class TrainConfig:
             "log_every",
         ):
             require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
-        for key in ("seed", "sink_size", "validate_every", "health_every", "skip_norm_factor", "peak_tflops"):
+        for key in (
+            "seed",
+            "sink_size",
+            "validate_every",
+            "health_every",
+            "skip_norm_factor",
+            "peak_tflops",
+            "keep_every",
+        ):
             require(getattr(self, key) >= 0, key, getattr(self, key), "it must be 0 or more")
         require(
             self.batch_size % self.micro_batches == 0,

@@ -8,7 +8,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -55,6 +55,7 @@ def save_checkpoint(
     config: Config,
     tokenizer_sha256: str,
     keep: int = 0,
+    pinned: Collection[int] = (),
 ) -> Path:
     """Write `checkpoints/step_…`, whole or not at all, and remove all but the newest `keep`.
 
@@ -69,6 +70,7 @@ def save_checkpoint(
         config: the run's configuration.
         tokenizer_sha256: of the vocabulary file.
         keep: newest checkpoints kept, this one among them; 0 keeps all.
+        pinned: steps whose checkpoints are kept whatever their age.
 
     Returns:
         The checkpoint's directory.
@@ -97,15 +99,15 @@ def save_checkpoint(
         )
         (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     if keep:
-        remove_older(checkpoints, keep)
+        remove_older(checkpoints, keep, pinned)
     return directory
 
 
-def remove_older(checkpoints: Path, keep: int) -> list[Path]:
-    """Remove all complete checkpoints but the `keep` of the highest steps; gives back what was removed."""
+def remove_older(checkpoints: Path, keep: int, pinned: Collection[int] = ()) -> list[Path]:
+    """Remove all complete checkpoints but the `keep` of the highest steps and the pinned; gives back what went."""
     complete = [path for path in checkpoints.iterdir() if step_of(path.name) is not None]
     complete.sort(key=lambda path: step_of(path.name) or 0)
-    removed = complete[: max(0, len(complete) - keep)]
+    removed = [path for path in complete[: max(0, len(complete) - keep)] if step_of(path.name) not in pinned]
     for path in removed:
         # The manifest first: a directory that is half removed when the machine stops is then no checkpoint.
         (path / MANIFEST).unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from pangu_alpha.config import Config, to_dict
 from pangu_alpha.errors import PanguError
 
 _LOOP_ONLY = (
-    "steps", "device", "output", "resume", "sink_size", "checkpoint_every", "keep_checkpoints", "validate_every",
+    "steps", "device", "output", "resume", "sink_size", "checkpoint_every", "keep_checkpoints", "keep_every",
+    "keep_best", "validate_every",
     "validation_samples", "log_every", "health_every", "peak_tflops", "profile",
 )  # fmt: skip
 """Settings of `train` that may change while the run stays the same: they decide when, where and what is looked at."""

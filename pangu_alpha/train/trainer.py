@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pangu_alpha.checkpoint.background import BackgroundSaver
 from pangu_alpha.checkpoint.load import newest_good_checkpoint
 from pangu_alpha.checkpoint.parameters import fill_parameters, parameter_arrays
 from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock, find_checkpoint, find_tokenizer
@@ -114,6 +115,8 @@ class Trainer:
         self.guard = NormGuard(config.train.skip_norm_factor)
         self.step, self.seconds = 0, 0.0
         self.scores: dict[str, HeldOutScore] = {}
+        self.best: dict[str, float] = {"step": 0, "loss": float("inf")}
+        self.saver = BackgroundSaver()
         self.restored_from: Path | None = None
 
     # -- where a run begins ------------------------------------------------------------------------------------------
@@ -140,6 +143,7 @@ class Trainer:
         self.guard.from_state(state["norm_guard"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
+        self.best = state.get("best") or self.best
         logger.info(
             "%s: %s step %d of %d",
             self.run.path,
@@ -205,23 +209,44 @@ class Trainer:
         try:
             for batch in self._feed():
                 metrics = observers.run_step(batch)
+                if not np.isfinite(metrics.loss):  # the message that ends the run names the last checkpoint
+                    self._announce(monitor, self.saver.wait())
                 monitor.on_step(metrics)
                 observers.note_skipped(metrics)
                 last = self.step >= settings.steps
+                best = False
                 if last:
                     self.scores["after"] = self._held_out_score()
-                    self._show(monitor, self.scores["after"])
+                    best = self._note_score(monitor, self.scores["after"])
                 elif settings.validate_every and self.step % settings.validate_every == 0:
-                    self._show(monitor, self._held_out_score(settings.validation_samples))
+                    best = self._note_score(monitor, self._held_out_score(settings.validation_samples))
                 stop.renew()  # a second Ctrl-C does not wait for the checkpoint
                 stopping = self.ranks.any(bool(stop.received))  # a signal may reach one rank a step earlier
-                if last or stopping or self.step % settings.checkpoint_every == 0:
-                    monitor.on_checkpoint(self.save())
+                self._announce(monitor, self.saver.finished())
+                if last or stopping or best or self.step % settings.checkpoint_every == 0:
+                    self._announce(monitor, self.save())
+                if last or stopping:
+                    self._announce(monitor, self.saver.wait())
                 if stopping:
                     logger.info("stopped after step %d; the same command continues", self.step)
                     return
         finally:
+            self.saver.settle()
             observers.close()
+
+    @staticmethod
+    def _announce(monitor: Monitor | SilentMonitor, path: Path | None) -> None:
+        """Tell of a checkpoint that is complete now."""
+        if path is not None:
+            monitor.on_checkpoint(path)
+
+    def _note_score(self, monitor: Monitor | SilentMonitor, score: HeldOutScore) -> bool:
+        """Show a held-out score; whether it is the best so far and its checkpoint is to be kept."""
+        self._show(monitor, score)
+        if not score.tokens or not self.config.train.keep_best or score.loss >= self.best["loss"]:
+            return False
+        self.best = {"step": self.step, "loss": score.loss}
+        return True
 
     def _feed(self) -> Iterator[Batch | SinkFeed]:
         """What each call of a step is given: batches, or in sink mode the queue that holds them."""
@@ -256,10 +281,14 @@ class Trainer:
             nats, tokens = self.ranks.sum([own.nats, own.tokens])
         return HeldOutScore(float(nats), round(tokens))
 
-    def save(self) -> Path:
-        """Write a checkpoint of this moment; with several processes the first one does it, and the others go on."""
+    def save(self) -> Path | None:
+        """Begin to write a checkpoint of this moment; gives the path of the one before, if that is only now complete.
+
+        The values are copied before this returns, and written while training goes on.  With several processes the first
+        one does it.
+        """
         if not self.ranks.is_first:
-            return self.run.checkpoints
+            return None
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -267,11 +296,19 @@ class Trainer:
             "epoch": self.step * self.config.train.batch_size // self.prepared.train_samples,
             "norm_guard": self.guard.to_state(),
             "held_out": {name: {"nats": s.nats, "tokens": s.tokens} for name, s in self.scores.items()},
+            "best": dict(self.best) if self.best["step"] else None,
             "identity": self.identity,
         }
-        return save_checkpoint(
-            self.run.checkpoints, self.step, parameter_arrays(self.stepper.step.state_parameters()), state, self.config,
-            self.prepared.tokenizer_sha256, keep=self.config.train.keep_checkpoints,
+        settings, step = self.config.train, self.step
+        arrays = parameter_arrays(self.stepper.step.state_parameters())
+        pinned = {int(self.best["step"])}
+        if settings.keep_every:
+            pinned |= set(range(0, step + 1, settings.keep_every))
+        return self.saver.start(
+            lambda: save_checkpoint(
+                self.run.checkpoints, step, arrays, state, self.config, self.prepared.tokenizer_sha256,
+                keep=settings.keep_checkpoints, pinned=pinned,
+            )
         )  # fmt: skip
 
     def samples_of(self, step: int) -> tuple[int, np.ndarray]:

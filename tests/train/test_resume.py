@@ -26,7 +26,10 @@ def runs(folder: Path) -> tuple[Path, Path]:
     assert killed.returncode == -signal.SIGKILL
     parts = folder / "parts"
     assert [row["step"] for row in rows(parts)] == list(range(1, KILLED_AT + 1))
-    assert [path.name for path in list_checkpoints(parts / "checkpoints")] == [f"step_{CHECKPOINT_EVERY:08d}"]
+    # The newest, and that of the best held-out score so far.
+    assert [path.name for path in list_checkpoints(parts / "checkpoints")] == [
+        f"step_{CHECKPOINT_EVERY:08d}", "step_00000004"
+    ]  # fmt: skip
     _, err = finish(start(folder, "train.output=parts"))
     assert f"parts: continuing after step {CHECKPOINT_EVERY} of {STEPS}" in err
     return whole, parts

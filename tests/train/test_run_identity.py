@@ -42,6 +42,8 @@ SAME_RUN = {
         "sink_size",
         "checkpoint_every",
         "keep_checkpoints",
+        "keep_every",
+        "keep_best",
         "validate_every",
         "validation_samples",
         "log_every",
