@@ -63,12 +63,17 @@ def readable(path: Path) -> Iterator[None]:
     """
     import zstandard
 
+    damaged: Exception
     try:
         yield
+        return
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, zstandard.ZstdError) as error:
-        raise PanguError(f"{path} is damaged or cut short ({error}); fetch or compress it again") from error
+        damaged = error
     except OSError as error:
-        raise storage_error(error, path, "read") from error
+        if error.errno is not None:
+            raise storage_error(error, path, "read") from error
+        damaged = error  # what the system did not say is about the content: bz2 says so that it has none to unpack
+    raise PanguError(f"{path} is damaged or cut short ({damaged}); fetch or compress it again") from damaged
 
 
 @contextlib.contextmanager

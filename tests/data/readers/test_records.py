@@ -141,7 +141,7 @@ def test_web_archives(tmp_path: Path) -> None:
     ]
     assert found[1].id == "甲/a.warc.gz#000000001"
     (tmp_path / "b.warc").write_text("no archive at all", encoding="utf-8")
-    with pytest.raises(PanguError, match="b.warc: Invalid WARC header"):
+    with pytest.raises(PanguError, match="b.warc is no web archive"):
         read(tmp_path / "b.warc")
 
 
