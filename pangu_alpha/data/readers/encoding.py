@@ -36,7 +36,7 @@ def guess_encoding(head: bytes) -> str | None:
 
 def is_nearly_utf8(head: bytes) -> bool:
     """Whether some bytes are UTF-8 but for a few that are broken."""
-    beyond_ascii = sum(byte >= 0x80 for byte in head)
+    beyond_ascii = len(head) - len(head.decode("ascii", "ignore"))
     broken = head.decode("utf-8", "replace").count("\ufffd") - head.count("\ufffd".encode())
     return 0 < beyond_ascii and broken <= max(1, beyond_ascii * _STRAY_SHARE)
 
