@@ -38,7 +38,7 @@ def is_nearly_utf8(head: bytes) -> bool:
     """Whether some bytes are UTF-8 but for a few that are broken."""
     beyond_ascii = len(head) - len(head.decode("ascii", "ignore"))
     broken = head.decode("utf-8", "replace").count("\ufffd") - head.count("\ufffd".encode())
-    return 0 < beyond_ascii and broken <= max(1, beyond_ascii * _STRAY_SHARE)
+    return beyond_ascii > 0 and broken <= max(1, beyond_ascii * _STRAY_SHARE)
 
 
 def _wide(head: bytes) -> str | None:

@@ -56,7 +56,8 @@ def _inflated(content: bytes, most: int) -> bytes:
 
 def _joined(content: bytes) -> bytes:
     """Pieces put together; the content itself if it is not in pieces."""
-    found, place = [], 0
+    found: list[bytes] = []
+    place = 0
     while (head := _PIECE.match(content, place)) is not None:
         size = int(head[1], 16)
         if size == 0:

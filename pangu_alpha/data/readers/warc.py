@@ -51,6 +51,8 @@ def split(path: Path, settings: Any) -> Iterator[Page]:  # noqa: ARG001 (what sp
                 page = _page(record, record.record_type == WarcRecordType.conversion)
                 if page is not None:
                     yield page
+            if path.suffix.lower() in (".warc", ".wet"):
+                _check_end(path)
         except (ValueError, RuntimeError) as error:
             raise PanguError(f"{path} is damaged ({error}); fetch it again") from error
         except OSError as error:
@@ -59,6 +61,14 @@ def split(path: Path, settings: Any) -> Iterator[Page]:  # noqa: ARG001 (what sp
             raise PanguError(f"{path} is no web archive ({error})") from error
     if not found and path.stat().st_size > 0:
         raise PanguError(f"{path} holds no record of a web archive; is it a WARC file?")
+
+
+def _check_end(path: Path) -> None:
+    """Every record ends with two line ends; FastWARC passes over one that is cut short without a word."""
+    with path.open("rb") as file:
+        file.seek(-min(4, path.stat().st_size), 2)
+        if not file.read().replace(b"\r", b"").endswith(b"\n\n"):
+            raise PanguError(f"{path} is damaged or cut short (its last record does not end); fetch it again")
 
 
 def _page(record: Any, is_text: bool) -> Page | None:

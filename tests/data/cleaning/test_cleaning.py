@@ -52,8 +52,9 @@ def test_any_text_is_taken_and_batches_do_not_matter(name: str, texts: list[str]
 
 LINES = st.lists(
     st.sampled_from(
-        ["首页", "1.1 甲", "1.2. 乙", "上一页: 目录", "当前位置：首页 > 新闻", SENTENCE, "短行", "包括：", "a | b | c", "", " ",
-         "登录 注册", "加微信：abcdef，包邮", "13800138000", "Ａ１", "é\x80", "\x80", "\ufffd", "國體", "★★", "———————", "附录 甲"]
+        ["首页", "1.1 甲", "1.2. 乙", "上一页: 目录", "当前位置：首页 > 新闻", SENTENCE, "短行", "包括：",
+         "a | b | c", "", " ", "登录 注册", "加微信：abcdef，包邮", "13800138000", "Ａ１", "é\x80",
+         "\x80", "\ufffd", "國體", "★★", "———————", "附录 甲"]
     ),
     min_size=1,
     max_size=12,
