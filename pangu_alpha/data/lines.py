@@ -43,6 +43,16 @@ class Lines:
         listed = pa.ListArray.from_arrays(offsets, self.texts.filter(pa.array(keep)).cast(pa.string()))
         return pc.binary_join(listed, separator).cast(pa.large_string())
 
+    def without(self, gone: npt.NDArray[np.bool_], texts: pa.Array) -> pa.Array:
+        """Texts of which the marked lines are taken out, with no more than one blank line where they stood.
+
+        Args:
+            gone: marked lines [lines].
+            texts: what the lines were made of; a text that loses none stays as it is.
+        """
+        left = pc.utf8_trim(pc.replace_substring_regex(self.joined(~gone), r"\n{3,}", "\n\n"), "\n")
+        return pc.if_else(pa.array(self.count(gone) > 0), left, texts)
+
     def matches(self, pattern: str) -> npt.NDArray[np.bool_]:
         """Lines in which a regular expression (RE2) is found [lines]."""
         return self._numpy(pc.match_substring_regex(self.texts, pattern)).astype(bool)

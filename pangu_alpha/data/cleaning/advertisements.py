@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pangu_alpha.config_checks import require, require_share
 from pangu_alpha.data.document import with_text
@@ -67,6 +66,6 @@ class Advertisements:
         gone = sells & ~too_many[lines.parents]
         removed = pieces(self.name, batch, pa.array(lines.parents[gone]), lines.texts.filter(pa.array(gone)))
         stays = pa.array(~too_many)
-        text = pc.utf8_trim(pc.replace_substring_regex(lines.joined(~sells), r"\n{3,}", "\n\n"), "\n")
+        text = lines.without(sells, batch["text"])
         rest = changed(batch.filter(stays), with_text(batch, text).filter(stays), values.filter(stays), removed)
         return Outcome(rest.kept, pa.concat_batches([dropped, rest.dropped]), removed, values)

@@ -42,6 +42,8 @@ class Mojibake:
         neighbours = np.zeros(len(values), bool)
         if len(values) > 1:
             both = accented[1:] & accented[:-1]
+            borders = points.starts[1:-1]
+            both[borders[(borders > 0) & (borders < len(values))] - 1] = False  # another text's are no neighbours
             neighbours[1:] |= both
             neighbours[:-1] |= both
         bad = (values == 0xFFFD) | neighbours | (np.isin(values, _TELLING) & is_chinese(values))

@@ -70,8 +70,7 @@ class Navigation:
         if not menu.any():
             return changed(batch, batch, values)
         removed = pieces(self.name, batch, pa.array(lines.parents[menu]), lines.texts.filter(pa.array(menu)))
-        text = pa.compute.replace_substring_regex(lines.joined(~menu), r"\n{3,}", "\n\n")
-        return changed(batch, with_text(batch, pa.compute.utf8_trim(text, "\n")), values, removed)
+        return changed(batch, with_text(batch, lines.without(menu, batch["text"])), values, removed)
 
     def menu_lines(self, lines: Lines) -> npt.NDArray[np.bool_]:
         """Which lines are menus [lines]."""
@@ -150,5 +149,5 @@ class Navigation:
         # A run may end with the heading of the text behind it, which stays.
         before_text = np.concatenate([begins[1:] & (parents[1:] == parents[:-1]), [False]])
         # The last entry of a table of contents is no heading.
-        of_contents = numbered & np.concatenate([[False], numbered[:-1]])
+        of_contents = numbered & np.concatenate([[False], numbered[:-1] & (parents[1:] == parents[:-1])])
         return marked & ~(before_text & ~certain & ~of_contents)

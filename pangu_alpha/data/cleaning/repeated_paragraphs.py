@@ -48,5 +48,4 @@ class RepeatedParagraphs:
         if not gone.any():
             return changed(batch, batch, values)
         removed = pieces(self.name, batch, pa.array(lines.parents[gone]), lines.texts.filter(pa.array(gone)))
-        text = pc.utf8_trim(pc.replace_substring_regex(lines.joined(~gone), r"\n{3,}", "\n\n"), "\n")
-        return changed(batch, with_text(batch, text), values, removed)
+        return changed(batch, with_text(batch, lines.without(gone, batch["text"])), values, removed)

@@ -7,30 +7,55 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.data.readers.streams import codec_name, open_bytes, readable
+from pangu_alpha.data.readers.streams import codec_name, open_bytes, read_lines, readable
 from pangu_alpha.errors import PanguError
 
 FORMS = ("fields", "squad")
+_LARGEST = 256 << 20
+"""Bytes of a file that has to be held whole; decoded it takes several times as much."""
 
 
 def split(path: Path, settings: Any) -> Iterator[Any]:
     """Records of a set: of a JSON list, of the list under `data`, or one a line.
 
     Raises:
-        PanguError: the file cannot be read or is no JSON.
+        PanguError: the file cannot be read, is no JSON, or is one JSON value that is too large.
     """
-    with readable(path), open_bytes(path) as file:
-        text = file.read().decode(codec_name(settings.encoding), "replace")
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        yield from (line for line in text.splitlines() if line.strip())
+    lines = (line for line in read_lines(path, settings.encoding, lenient=True) if line and not line.isspace())
+    first, second = next(lines, None), next(lines, None)
+    if first is None:
+        return
+    if second is not None and isinstance(_json(first), dict):
+        yield first
+        yield second
+        yield from lines
+        return
+    whole = _json(first) if second is None else _json(_whole(path, settings.encoding))
+    if whole is None:  # no list, so records a line, the first of which is broken
+        yield from (line for line in read_lines(path, settings.encoding, lenient=True) if line.strip())
         return
     if isinstance(whole, dict):
         whole = whole.get("data", list(whole.values()))
     if not isinstance(whole, list):
         raise PanguError(f"{path} holds no list of records")
     yield from whole
+
+
+def _whole(path: Path, encoding: str) -> str:
+    """The text of a file that is one JSON value."""
+    with readable(path), open_bytes(path) as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise PanguError(f"{path} is one JSON value of more than {_LARGEST >> 20} MiB; write its records one a line")
+    return content.decode(codec_name(encoding), "replace")
+
+
+def _json(text: str) -> Any:
+    """What some text holds as JSON; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def texts_of(record: Any, form: str, names: tuple[str, ...]) -> Iterator[str]:
@@ -48,7 +73,7 @@ def texts_of(record: Any, form: str, names: tuple[str, ...]) -> Iterator[str]:
     if isinstance(record, str):
         try:
             record = json.loads(record)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PanguError(f"no JSON ({error})") from None
     if form == "squad":
         yield from _squad(record)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pangu_alpha.data.document import Document
 from pangu_alpha.data.readers import SourceFile, html, json_lines, labelled, parquet, plain_text, snownlp_text, warc
-from pangu_alpha.data.readers.encoding import guess_encoding
+from pangu_alpha.data.readers.encoding import guess_encoding, is_nearly_utf8
 from pangu_alpha.data.readers.streams import HEAD_BYTES, open_bytes, readable
 from pangu_alpha.errors import PanguError
 
@@ -69,8 +69,6 @@ _SPLITTERS: dict[str, Callable[[Path, Any], Iterator[Any]]] = {
     "snownlp news": snownlp_text.read_news,
     "snownlp reviews": snownlp_text.read_reviews,
 }
-_MOST_BROKEN = 0.02
-"""Broken characters a byte with which a text still counts as UTF-8."""
 _WHOLE_TEXTS = {"text", "parquet", "snownlp news", "snownlp reviews"}
 _IN_ENCODINGS = {"text", "json lines", "labelled"}
 
@@ -148,8 +146,8 @@ def _with_encoding(path: Path, settings: ReaderSettings) -> ReaderSettings:
     with readable(path), open_bytes(path) as file:
         head = file.read(HEAD_BYTES)
     guess = guess_encoding(head)
-    if guess is None and head and head.decode("utf-8", "replace").count("\ufffd") <= len(head) * _MOST_BROKEN:
-        guess = "utf-8"  # with some broken bytes
+    if guess is None and is_nearly_utf8(head):
+        guess = "utf-8"
     if guess is None and head:
         raise PanguError(
             f"{path} is in no encoding that is known (UTF-8, UTF-16, GBK, Big5); name it with encoding, or leave it out"

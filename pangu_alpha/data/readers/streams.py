@@ -20,6 +20,9 @@ from pangu_alpha.files import storage_error
 HEAD_BYTES = 1 << 18
 """Bytes looked at to guess an encoding."""
 
+LONGEST_LINE = 1 << 26
+"""Characters; no file fills the memory with one line."""
+
 
 class _ZstandardReader(io.RawIOBase):
     """Bytes of a .zst file of one or more frames; a file cut short is an error, which the library's reader hides."""
@@ -63,12 +66,17 @@ def readable(path: Path) -> Iterator[None]:
     """
     import zstandard
 
+    damaged: Exception
     try:
         yield
+        return
     except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, zstandard.ZstdError) as error:
-        raise PanguError(f"{path} is damaged or cut short ({error}); fetch or compress it again") from error
+        damaged = error
     except OSError as error:
-        raise storage_error(error, path, "read") from error
+        if error.errno is not None:
+            raise storage_error(error, path, "read") from error
+        damaged = error  # what the system did not say is about the content: bz2 says so that it has none to unpack
+    raise PanguError(f"{path} is damaged or cut short ({damaged}); fetch or compress it again") from damaged
 
 
 @contextlib.contextmanager
@@ -107,7 +115,7 @@ def codec_name(encoding: str) -> str:
 
 
 def read_lines(path: Path, encoding: str, lenient: bool = False) -> Iterator[str]:
-    """Lines of a text file, without their ends.
+    """Lines of a text file, without their ends; one of more than `LONGEST_LINE` characters comes in parts.
 
     Args:
         path: the file, possibly compressed.
@@ -121,7 +129,7 @@ def read_lines(path: Path, encoding: str, lenient: bool = False) -> Iterator[str
     with readable(path):
         try:
             with open_bytes(path) as file, io.TextIOWrapper(file, codec, errors) as lines:
-                for line in lines:
+                while line := lines.readline(LONGEST_LINE):
                     yield line.rstrip("\n")
         except UnicodeError as error:
             raise _wrong_encoding(path, encoding, codec) from error

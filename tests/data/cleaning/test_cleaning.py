@@ -50,6 +50,30 @@ def test_any_text_is_taken_and_batches_do_not_matter(name: str, texts: list[str]
     assert pa.concat_arrays([part.values for part in parts]).to_pylist() == pytest.approx(whole.values.to_pylist())
 
 
+LINES = st.lists(
+    st.sampled_from(
+        ["首页", "1.1 甲", "1.2. 乙", "上一页: 目录", "当前位置：首页 > 新闻", SENTENCE, "短行", "包括：",
+         "a | b | c", "", " ", "登录 注册", "加微信：abcdef，包邮", "13800138000", "Ａ１", "é\x80",
+         "\x80", "\ufffd", "國體", "★★", "———————", "附录 甲"]
+    ),
+    min_size=1,
+    max_size=12,
+).map("\n".join)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(texts=st.lists(LINES.filter(bool), max_size=5))
+@settings(max_examples=60)
+def test_what_stands_in_other_documents_does_not_matter(name: str, texts: list[str]) -> None:
+    rule = build_rule(name, {}, "here")
+    documents = [Document("甲", text, f"甲/a#{number:09d}") for number, text in enumerate(texts)]
+    whole = rule.apply(to_batch(documents))
+    alone = [rule.apply(to_batch([document])) for document in documents]
+    for field in ("kept", "dropped", "removed"):
+        rows = [row for part in alone for row in getattr(part, field).to_pylist()]
+        assert rows == getattr(whole, field).to_pylist(), field
+
+
 @pytest.mark.parametrize(
     "name", ["normalise", "traditional_to_simplified", "special_symbols", "repeated_paragraphs", "personal_data"]
 )

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ import zstandard
 
 from pangu_alpha.data.document import Document
 from pangu_alpha.data.factory import FACTORY_KINDS
-from pangu_alpha.data.readers import find_files
+from pangu_alpha.data.readers import find_files, streams
 from pangu_alpha.data.readers.records import BrokenRecord, ReaderSettings, documents_of, split
 from pangu_alpha.errors import PanguError
 
@@ -36,7 +37,8 @@ def texts(path: Path, **settings) -> list[str]:
 def warc_of(pages: list[tuple[str, bytes, str]]) -> bytes:
     whole = b""
     for url, content, header in pages:
-        answer = f"HTTP/1.1 200 OK\r\nContent-Type: {header}\r\n\r\n".encode() + content
+        header = f"Content-Type: {header}\r\n" if header else ""
+        answer = f"HTTP/1.1 200 OK\r\n{header}\r\n".encode() + content
         whole += (
             (
                 "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:00000000-0000-0000-0000-000000000000>\r\n"
@@ -141,8 +143,100 @@ def test_web_archives(tmp_path: Path) -> None:
     ]
     assert found[1].id == "甲/a.warc.gz#000000001"
     (tmp_path / "b.warc").write_text("no archive at all", encoding="utf-8")
-    with pytest.raises(PanguError, match="b.warc: Invalid WARC header"):
+    with pytest.raises(PanguError, match="b.warc is no web archive"):
         read(tmp_path / "b.warc")
+
+
+def in_pieces(content: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:10], content[10:])) + b"0\r\n\r\n"
+
+
+CHUNKED, GZIP = "\r\nTransfer-Encoding: chunked", "\r\nContent-Encoding: gzip"
+MARKUP = "<html><body><p>河边种了柳树。</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("content", "header"),
+    [
+        (gzip.compress(MARKUP.encode()), f"text/html{GZIP}"),
+        (zlib.compress(MARKUP.encode())[2:-4], "text/html\r\nContent-Encoding: deflate"),
+        (in_pieces(MARKUP.encode()), f"text/html{CHUNKED}"),
+        (
+            in_pieces(gzip.compress(MARKUP.encode())),
+            "text/html\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip",
+        ),
+        (
+            MARKUP.encode(),
+            "text/html\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip",
+        ),  # unpacked by who kept it
+        (MARKUP.encode("gbk"), "text/html; charset=iso-8859-1"),
+        (MARKUP.replace("<body>", "<meta charset=gb2312>").encode("gbk"), "text/html; charset=utf-8"),
+        (MARKUP.encode(), "text/html; charset=gb2312"),
+        (MARKUP.encode("gbk"), "text/html"),
+        (MARKUP.encode("utf-16"), "text/html"),
+        (MARKUP.encode(), ""),
+        ("河边种了柳树。".encode("gbk"), "text/plain; charset=gbk"),
+    ],
+)
+def test_pages_as_servers_send_them(tmp_path: Path, content: bytes, header: str) -> None:
+    path = tmp_path / "a.warc"
+    plain = ("https://a.example/2", MARKUP.encode(), "text/html; charset=utf-8")
+    path.write_bytes(warc_of([("https://a.example/1", content, header), plain]))
+    assert texts(path) == ["河边种了柳树。"] * 2
+
+
+def test_a_broken_page_costs_itself_and_a_cut_archive_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.warc"
+    packed = gzip.compress(MARKUP.encode())
+    broken = ("https://a.example/1", packed[:30] + b"zz" + packed[32:], f"text/html{GZIP}")
+    whole = warc_of([broken, ("https://a.example/2", MARKUP.encode(), "text/html")])
+    path.write_bytes(whole)
+    first, second = read(path)
+    assert isinstance(first, BrokenRecord) and first.reason.startswith("its gzip content is damaged (")
+    assert isinstance(second, Document) and second.text == "河边种了柳树。"
+    path.write_bytes(whole[:-30])
+    with pytest.raises(PanguError, match="a.warc is damaged or cut short"):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("第一篇 abc。\n\n第二篇。\n".encode(encoding))
+    assert texts(path) == ["第一篇 abc。", "第二篇。"]
+
+
+def test_text_named_bz2_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.bz2"
+    path.write_bytes(b"no compressed file" * 10)
+    with pytest.raises(PanguError, match="a.txt.bz2 is damaged or cut short"):
+        texts(path)
+
+
+def test_a_line_longer_than_memory_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LONGEST_LINE", 100)
+    path = tmp_path / "a.txt"
+    path.write_text("字" * 250 + "\n短", encoding="utf-8")
+    assert texts(path, documents="line") == ["字" * 100, "字" * 100, "字" * 50, "短"]
+
+
+@pytest.mark.parametrize("ends", ["", "\n"])
+def test_forms_of_a_labelled_file(tmp_path: Path, ends: str) -> None:
+    path = tmp_path / "a.json"
+    records = [{"text": "一", "label": 1}, {"text": "二", "label": 0}]
+    for whole in (
+        "\n".join(map(json.dumps, records)),
+        json.dumps(records),
+        json.dumps(records, indent=1),
+        json.dumps({"version": "1", "data": records}),
+        "\n\n" + json.dumps({"data": records}, indent=1),
+    ):
+        path.write_text(whole + ends, encoding="utf-8")
+        assert texts(path, fields=("text",)) == ["一", "二"], whole
+    path.write_text(json.dumps(records[0]) + "\n{broken\n" + json.dumps(records[1]) + ends, encoding="utf-8")
+    assert [isinstance(item, Document) for item in read(path, fields=("text",))] == [True, False, True]
+    path.write_text("{broken\n" + json.dumps(records[1]) + ends, encoding="utf-8")
+    assert [isinstance(item, Document) for item in read(path, fields=("text",))] == [False, True]
 
 
 def test_labelled_sets_lose_their_labels(tmp_path: Path) -> None:
