@@ -19,6 +19,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "train": ("pangu_alpha.cli.train", "train a model: prepare text, train, evaluate, save, write samples"),
     "launch": ("pangu_alpha.cli.launch", "start all processes of a run on this node, and see them to their end"),
     "generate": ("pangu_alpha.cli.generate", "continue a prompt, or fill [MASK] inside a text"),
+    "checkpoint": ("pangu_alpha.cli.checkpoint", "bring published weights in and out"),
     "tokenizer": ("pangu_alpha.cli.tokenizer", "fetch or train a vocabulary; encode, decode and inspect with it"),
     "prepare": ("pangu_alpha.cli.prepare", "turn raw text into training samples, without training"),
     "doctor": ("pangu_alpha.cli.doctor", "check whether training would start on this machine"),

@@ -39,8 +39,10 @@ def is_strategy_name(path: Path) -> bool:
 
 
 def merged(path: Path) -> ForeignWeights:
-    """One .ckpt with all weights."""
-    return ForeignWeights("merged checkpoint of MindSpore", path, read_checkpoint(path), MINDSPORE_TABLES)
+    """One .ckpt with all weights, or with all but the tables, which then are .npy files beside it."""
+    tensors = read_checkpoint(path)
+    _add_tables(path.parent, tensors)
+    return ForeignWeights("merged checkpoint of MindSpore", path, tensors, MINDSPORE_TABLES)
 
 
 def slices(path: Path, strategy: Path | None = None) -> ForeignWeights:
@@ -65,20 +67,21 @@ def slices(path: Path, strategy: Path | None = None) -> ForeignWeights:
     held = [_weights_of(by_rank[rank]) for rank in sorted(by_rank)]
     _check_alike(by_rank, held)
     tensors = {name: _assembled(name, layouts, strategy, held) for name in held[0]}
-    for name, ending in TABLE_FILES.items():
-        found = sorted(item for item in path.rglob(f"*{ending}") if item.name == ending or _is_table(item, ending))
-        if len(found) > 1:
-            raise PanguError(f"{path}: {found[0].name} and {found[1].name} both end with {ending}; keep the right one")
-        if found:
-            tensors[name] = read_array(found[0])
-        elif not any("embedding_table" in other for other in tensors):
-            raise PanguError(f"{path}: {ending} is missing; the slices hold no tables, which were released beside them")
+    _add_tables(path, tensors)
     return ForeignWeights(f"{len(held)} slices of MindSpore", path, tensors, MINDSPORE_TABLES)
 
 
-def _is_table(item: Path, ending: str) -> bool:
-    """Whether a file is such a table with a name before it, as 2B6_word_embedding.npy is."""
-    return item.name.endswith(f"_{ending}") and not (ending == "word_embedding.npy" and "top_query" in item.name)
+def _add_tables(folder: Path, tensors: dict[str, StoredTensor]) -> None:
+    """Add the tables that lie as .npy in `folder` or below, also as 2B6_word_embedding.npy, unless they are there."""
+    if any("embedding_table" in name for name in tensors):
+        return
+    for name, ending in TABLE_FILES.items():
+        found = sorted(folder.rglob(f"*{ending}"))
+        if len(found) > 1:
+            raise PanguError(f"{folder}: {found[0].name} and {found[1].name} are both {ending}; keep the right one")
+        if not found:
+            raise PanguError(f"{folder}: {ending} is missing; the three tables were released beside the other weights")
+        tensors[name] = read_array(found[0])
 
 
 def _strategy_among(path: Path, files: Sequence[Path]) -> Path:

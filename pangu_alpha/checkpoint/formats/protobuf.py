@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from typing import Union
+from typing import TypeAlias
 
-Buffer = Union[bytes, mmap.mmap]
+Buffer: TypeAlias = bytes | mmap.mmap
 
 
 class CutShortError(ValueError):

@@ -86,7 +86,9 @@ def read_strategy(path: Path) -> dict[str, SavedLayout]:
 
 
 def _layout_item(content: bytes, start: int, stop: int) -> tuple[str, SavedLayout]:
-    name, devices, axes, step, size = "", (), (), 0, -1
+    name, step, size = "", 0, -1
+    devices: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
     for number, first, second in protobuf.fields(content, start, stop):
         if number == 1:
             name = content[first:second].decode()

@@ -211,9 +211,7 @@ def _reader(path: Path, tensor: _Tensor) -> Callable[[], np.ndarray]:
             return np.zeros(shape, result_type(storage.stored))
         last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         width = stored_size(storage.stored)
-        values = decode(
-            read_bytes(path, [(storage.offset + tensor.start * width, (last + 1) * width)]), storage.stored
-        )
+        values = decode(read_bytes(path, [(storage.offset + tensor.start * width, (last + 1) * width)]), storage.stored)
         steps = [stride * values.itemsize for stride in strides]
         view = np.lib.stride_tricks.as_strided(values, shape, steps)
         return np.ascontiguousarray(view)

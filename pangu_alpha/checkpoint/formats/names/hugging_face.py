@@ -1,4 +1,4 @@
-"""The Hugging Face port (`modeling_gptpangu.py`, GPTPanguForCausalLM): the query layer is the last of `transformer.h`."""
+"""The Hugging Face port (`modeling_gptpangu.py`): the query layer is the last of `transformer.h`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Megatron port PanGu-Alpha-GPU (`tools/change_MspCkpt_ToMgt.py`); dots stand for the nesting of its dictionaries."""
+"""The Megatron port (PanGu-Alpha-GPU, `change_MspCkpt_ToMgt.py`); dots stand for its nested dictionaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The original release, 2.6B and 13B (official `pangu_alpha.py`, class PANGUALPHA_Model; also in the strategy files)."""
+"""The original release, 2.6B and 13B (`pangu_alpha.py`, class PANGUALPHA_Model; the strategy files)."""
 
 from __future__ import annotations
 

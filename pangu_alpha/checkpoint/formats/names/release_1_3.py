@@ -1,4 +1,4 @@
-"""The code for MindSpore 1.3, which the official SDK pcl-pangu carries: both places of the final norm, one set of names."""
+"""The code for MindSpore 1.3, in the official SDK pcl-pangu: both places of the final norm, one set of names."""
 
 from __future__ import annotations
 
