@@ -52,7 +52,7 @@ class StoredTensor:
         """Number of axes."""
         return len(self.shape)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ARG002
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.read(), dtype)
 
     def transposed(self) -> StoredTensor:
