@@ -201,7 +201,8 @@ def megatron(weights: Weights, folder: Path, plain: bool = False, padding: int =
     transformer |= torch_layer(weights, "query_layer.block", "topQueryLayer.", parts)
     word = weights["word_table"]
     # Rows that would win every time if anything asked for them.
-    padded = np.concatenate([word, np.full((padding, HIDDEN), 50.0, word.dtype) * np.sign(word[:1])])
+    signs = np.resize([1, -1], (padding, 1)) * np.sign(word[:1])
+    padded = np.concatenate([word, (50 * signs).astype(word.dtype)])
     language_model = {
         "embedding": {
             "word_embeddings": {"weight": Tensor(padded)},
