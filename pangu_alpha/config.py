@@ -44,7 +44,9 @@ class ModelConfig:
     """gelu_tanh (the released weights), gelu_erf (the Hugging Face port) or fast_gelu (later Ascend code)."""
     compute_dtype: str = "auto"
     """Type of matrix products and of the residual stream: float32, float16, or auto (float32 on CPU, else float16).
-    LayerNorm, softmax and loss are always float32."""
+    LayerNorm and loss are always float32."""
+    softmax_dtype: str = "float32"
+    """Type of attention scores and softmax: float32 (the original release), or float16 as in MindSpore's later code."""
     layer_norm_epsilon: float = 1e-5
     """Added to the variance inside the square root."""
     initial_values: str = "published"
@@ -74,6 +76,7 @@ class ModelConfig:
         require_choice("final_norm", self.final_norm, ("before_query", "after_query"))
         require_choice("activation", self.activation, ("gelu_tanh", "gelu_erf", "fast_gelu"))
         require_choice("compute_dtype", self.compute_dtype, ("auto", "float32", "float16"))
+        require_choice("softmax_dtype", self.softmax_dtype, ("float32", "float16"))
         require_choice("initial_values", self.initial_values, ("published", "width_scaled"))
         require(self.layer_norm_epsilon > 0, "layer_norm_epsilon", self.layer_norm_epsilon, "it must be positive")
 

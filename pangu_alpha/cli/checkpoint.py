@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pangu_alpha.cli import published
 from pangu_alpha.cli.common import format_table, load_run
 
 if TYPE_CHECKING:
@@ -42,18 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--precision", choices=("float32", "float16"), default="", help="of weights and moments")
     convert.add_argument("overrides", nargs="*", metavar="key.sub=value", help="such as parallel.model_parallel=4")
 
-    published = jobs.add_parser("import", help="make a run of published weights")
-    published.add_argument("--from", dest="source", required=True, metavar="PATH", help="what was downloaded")
-    published.add_argument("--to", required=True, metavar="DIR", help="the run directory that is made")
-    published.add_argument("--strategy", metavar="FILE", help="of slices: how they were cut (default: beside them)")
-    published.add_argument("--tokenizer", metavar="FILE", help="its vocab.model (default: the official one)")
-    published.add_argument("overrides", nargs="*", metavar="model.key=value", help="such as model.num_heads=4")
+    published.add_actions(jobs)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show, verify, compare, convert or import."""
-    jobs = {"show": _show, "verify": _verify, "diff": _diff, "convert": _convert, "import": _import}
-    return jobs[arguments.action](arguments)
+    jobs = {"show": _show, "verify": _verify, "diff": _diff, "convert": _convert}
+    action = jobs.get(arguments.action) or arguments.act
+    code: int = action(arguments)
+    return code
 
 
 def _opened(directory: str | None) -> Checkpoint:
@@ -157,27 +155,3 @@ def _with_model(source: Checkpoint, arguments: argparse.Namespace) -> list[str]:
     if arguments.config is None:
         own = [f"model.{key}={value}" for key, value in source.manifest.config["model"].items() if value != ""]
     return [*own, *arguments.overrides]
-
-
-def _import(arguments: argparse.Namespace) -> int:
-    from pangu_alpha.checkpoint.formats.published import import_published
-    from pangu_alpha.checkpoint.load import Checkpoint
-    from pangu_alpha.config_file import load_config
-    from pangu_alpha.data.official_vocabulary import official_vocabulary
-
-    loaded = load_config(None, arguments.overrides)
-    given = frozenset(
-        key.removeprefix("model.")
-        for key, source in loaded.sources.items()
-        if key.startswith("model.") and source != "default"
-    )
-    vocabulary = Path(arguments.tokenizer) if arguments.tokenizer else official_vocabulary()
-    strategy = Path(arguments.strategy) if arguments.strategy else None
-    directory = import_published(Path(arguments.source), Path(arguments.to), loaded.config, vocabulary, strategy, given)
-    checkpoint = Checkpoint(directory)
-    model = checkpoint.manifest.config["model"]
-    print(
-        f"{directory}: hidden {model['hidden_size']}, {model['num_layers']} layers, {model['num_heads']} heads, "
-        f"{len(checkpoint.entries):,} tensors\nwrite with it: pangu-alpha generate --checkpoint {arguments.to}"
-    )
-    return 0

@@ -20,7 +20,7 @@ JOBS: dict[str, tuple[str, str]] = {
     "launch": ("pangu_alpha.cli.launch", "start all processes of a run on this node, and see them to their end"),
     "generate": ("pangu_alpha.cli.generate", "continue a prompt, or fill [MASK] inside a text"),
     "tokenizer": ("pangu_alpha.cli.tokenizer", "fetch or train a vocabulary; encode, decode and inspect with it"),
-    "checkpoint": ("pangu_alpha.cli.checkpoint", "show, verify and compare checkpoints; write them for another layout"),
+    "checkpoint": ("pangu_alpha.cli.checkpoint", "show, verify, compare, convert checkpoints; published weights in"),
     "data": ("pangu_alpha.cli.data", "the data factory: raw, dirty text to a clean, weighted training set"),
     "prepare": ("pangu_alpha.cli.prepare", "turn raw text into training samples, without training"),
     "doctor": ("pangu_alpha.cli.doctor", "check whether training would start on this machine"),

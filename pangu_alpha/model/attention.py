@@ -21,7 +21,7 @@ class Attention(nn.Cell):
     """`softmax(Q K^T / sqrt(D) + mask) V`, heads merged and projected.
 
     The query may come from another place than key and value: the query layer asks with its own table.
-    Products are in the compute type, scores and softmax in float32.
+    Products are in the compute type, scores and softmax in float32, or with `softmax_dtype` in float16.
     """
 
     def __init__(self, config: ModelConfig, numerics: Numerics, site: int, sharding: Sharding = UNSHARDED) -> None:
@@ -35,6 +35,8 @@ class Attention(nn.Cell):
         self.scale_query = sharding.shard(ops.Mul(), "scale_query")
         self.query_key = sharding.shard(ops.BatchMatMul(transpose_b=True), "query_key")
         self.cast_scores = sharding.shard(ops.Cast(), "scores_cast")
+        self.softmax_dtype = ms.float16 if config.softmax_dtype == "float16" else ms.float32
+        self.half_softmax, self.cast_mask = config.softmax_dtype == "float16", ops.Cast()
         self.add_mask = sharding.shard(ops.Add(), "add_mask")
         fused = sharding.shard(ops.Softmax(axis=-1), "softmax")
         self.softmax = fused if numerics.fused_operators else Softmax()
@@ -55,8 +57,10 @@ class Attention(nn.Cell):
         return self.reshape(self.from_heads(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
 
     def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> weights float32 [B, N, S, T]."""
-        scores = self.cast_scores(self.query_key(self.scale_query(query, self.scale), key), ms.float32)
+        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> weights [B, N, S, T]."""
+        scores = self.cast_scores(self.query_key(self.scale_query(query, self.scale), key), self.softmax_dtype)
+        if self.half_softmax:
+            mask = self.cast_mask(mask, ms.float16)
         return self.softmax(self.add_mask(scores, mask))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:

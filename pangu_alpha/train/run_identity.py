@@ -19,23 +19,31 @@ _LOOP_ONLY = (
 """Settings of `train` that may change while the run stays the same: they decide when, where and what is looked at."""
 
 
+_NEWER = {("model", "softmax_dtype"): "float32", ("train", "init_from"): ""}
+"""Settings that came later, with the value that all runs before had."""
+
+
 def run_identity(config: Config, data_fingerprint: str) -> dict[str, Any]:
     """Everything that decides the numbers of a run, as plain JSON."""
     sections = to_dict(config)
     order = ("reset_positions", "reset_attention", "order", "permuted_share", "span_length", "shuffle")
     return {
-        "model": sections["model"],
+        "model": {key: value for key, value in sections["model"].items() if _decides("model", key, value)},
         "optimizer": sections["optimizer"],
         "loss_scale": sections["loss_scale"],
         "data": {key: sections["data"][key] for key in order},
-        # Where no weights were taken from elsewhere the key is left out, so that older runs keep their names.
         "train": {
             key: value
             for key, value in sections["train"].items()
-            if key not in _LOOP_ONLY and (key != "init_from" or value)
+            if key not in _LOOP_ONLY and _decides("train", key, value)
         },
         "text": {"fingerprint": data_fingerprint},
     }
+
+
+def _decides(section: str, key: str, value: Any) -> bool:
+    """Whether a setting is named: one newer than some runs is not at its default, so that they keep their names."""
+    return _NEWER.get((section, key)) != value
 
 
 def output_directory(config: Config, identity: Mapping[str, Any], runs: Path) -> Path:
@@ -54,8 +62,9 @@ def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[st
     """
     before = run_identity(Config(), "")  # a setting that is newer than the run had its default then
     for section, values in here.items():
-        for key, value in values.items():
-            found = there.get(section, {}).get(key, before[section].get(key, ""))
+        for key in {**values, **{name: None for kind, name in _NEWER if kind == section}}:
+            default = _NEWER.get((section, key), before[section].get(key))
+            value, found = values.get(key, default), there.get(section, {}).get(key, default)
             if found != value:
                 what = (
                     "other text or another vocabulary"

@@ -17,6 +17,7 @@ OTHER = {  # for settings whose type alone doesn't say what else is allowed
     "final_norm": "after_query",
     "activation": "gelu_erf",
     "compute_dtype": "float16",
+    "softmax_dtype": "float16",
     "order": "mixed",
     "schedule": "constant",
     "kind": "sgd",

@@ -1,1 +1,1 @@
-"""Published weights: their names, files and how they come in."""
+"""Weights as others keep them: one file a form, each read without being held in memory, and the forms written here."""

@@ -1,0 +1,1 @@
+"""What others call the parameters: one table a variant."""
