@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pangu_alpha.config import Config, to_dict
 from pangu_alpha.errors import PanguError
+
+logger = logging.getLogger(__name__)
 
 _LOOP_ONLY = (
     "steps", "device", "output", "resume", "sink_size", "checkpoint_every", "keep_checkpoints", "keep_every",
@@ -19,6 +22,8 @@ _LOOP_ONLY = (
 """Settings of `train` that may change while the run stays the same: they decide when, where and what is looked at."""
 
 
+_MAY_CHANGE = ("batch_size", "micro_batches")
+"""Settings of `train` that give other numbers, and that a run may go on with all the same: it is counted in samples."""
 _NEWER = {("model", "softmax_dtype"): "float32", ("train", "init_from"): ""}
 """Settings that came later, with the value that all runs before had."""
 
@@ -57,6 +62,8 @@ def output_directory(config: Config, identity: Mapping[str, Any], runs: Path) ->
 def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Compare the identity that a checkpoint carries with the present one.
 
+    A changed batch is only told: the run goes on at the exact next sample.
+
     Raises:
         PanguError: one line with the first setting that differs.
     """
@@ -65,7 +72,9 @@ def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[st
         for key in {**values, **{name: None for kind, name in _NEWER if kind == section}}:
             default = _NEWER.get((section, key), before[section].get(key))
             value, found = values.get(key, default), there.get(section, {}).get(key, default)
-            if found != value:
+            if found != value and section == "train" and key in _MAY_CHANGE:
+                logger.warning("%s: train.%s was %s, and is %s from now on", directory, key, found, value)
+            elif found != value:
                 what = (
                     "other text or another vocabulary"
                     if section == "text"

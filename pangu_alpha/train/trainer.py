@@ -113,7 +113,7 @@ class Trainer:
             else Validator(self.model, config.model)
         )
         self.guard = NormGuard(config.train.skip_norm_factor)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.samples, self.seconds = 0, 0, 0.0
         self.scores: dict[str, HeldOutScore] = {}
         self.best: dict[str, float] = {"step": 0, "loss": float("inf")}
         self.saver = BackgroundSaver()
@@ -141,7 +141,7 @@ class Trainer:
         require_same_run(self.run.path, state["identity"], self.identity)
         fill_parameters(self.stepper.step.state_parameters(), checkpoint, self.config)
         self.guard.from_state(state["norm_guard"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
         self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
         self.best = state.get("best") or self.best
         logger.info(
@@ -192,7 +192,7 @@ class Trainer:
             self.scores["after"] = self._held_out_score()
         return TrainResult(
             self.run, self.prepared, self.step, self.step >= settings.steps, self.scores["before"],
-            self.scores.get("after"), self.step * settings.batch_size * self.config.model.seq_length, self.seconds,
+            self.scores.get("after"), self.samples * self.config.model.seq_length, self.seconds,
             self.ranks.is_first,
         )  # fmt: skip
 
@@ -251,7 +251,7 @@ class Trainer:
     def _feed(self) -> Iterator[Batch | SinkFeed]:
         """What each call of a step is given: batches, or in sink mode the queue that holds them."""
         settings = self.config.train
-        first, left = self.step * settings.batch_size, settings.steps - self.step
+        first, left = self.samples, settings.steps - self.step
         if not settings.sink_size:
             yield from training_batches(
                 self.prepared.train, self.config, settings.batch_size, first, left, *self._rows()
@@ -292,8 +292,8 @@ class Trainer:
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "samples": self.step * self.config.train.batch_size,
-            "epoch": self.step * self.config.train.batch_size // self.prepared.train_samples,
+            "samples": self.samples,
+            "epoch": self.samples // self.prepared.train_samples,
             "norm_guard": self.guard.to_state(),
             "held_out": {name: {"nats": s.nats, "tokens": s.tokens} for name, s in self.scores.items()},
             "best": dict(self.best) if self.best["step"] else None,
@@ -311,10 +311,10 @@ class Trainer:
             )
         )  # fmt: skip
 
-    def samples_of(self, step: int) -> tuple[int, np.ndarray]:
-        """Epoch and sample indices of the batch of a step (counted from 1), to find or replay it."""
+    def last_samples(self) -> tuple[int, np.ndarray]:
+        """Epoch and sample indices of the batch of the last step, to find or replay it."""
         size = self.config.train.batch_size
-        positions = np.arange((step - 1) * size, step * size, dtype=np.int64)
+        positions = np.arange(self.samples - size, self.samples, dtype=np.int64)
         epochs, samples = self.prepared.train.visited(positions, self.config.train.seed, self.config.data.shuffle)
         return int(epochs[0]), samples
 
@@ -358,10 +358,11 @@ class _Observers:
         if self.profiler:
             self.profiler.after_step(step)
         trainer.step, trainer.seconds = step, trainer.seconds + seconds
+        trainer.samples += taken * settings.batch_size
         if health and not isinstance(batch, SinkFeed):
             share = values["learning_rate"] / trainer.config.optimizer.learning_rate
             self.monitor.on_health(health.after(step, norms, batch, share))
-        epoch = (step - 1) * settings.batch_size // trainer.prepared.train_samples
+        epoch = (trainer.samples - settings.batch_size) // trainer.prepared.train_samples
         tokens = settings.batch_size * trainer.config.model.seq_length
         return StepMetrics(
             step, values["loss"], values["learning_rate"], values["gradient_norm"], values["loss_scale"],
@@ -372,7 +373,7 @@ class _Observers:
         """Tell the guard of the step's norm, and list the batch if it was skipped for it."""
         skipped = not metrics.applied and np.isfinite(metrics.gradient_norm)
         if skipped:
-            epoch, samples = self.trainer.samples_of(metrics.step)
+            epoch, samples = self.trainer.last_samples()
             if self.skipped is not None:
                 self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
         self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped), metrics.loss_scale)

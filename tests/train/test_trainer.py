@@ -114,6 +114,30 @@ def test_a_checkpoint_of_another_shape_is_one_line(call, copy: str) -> None:
     assert "model.feed_forward_ratio is 4 there and 2 here" in message
 
 
+def test_another_batch_goes_on_at_the_exact_next_sample(call, tmp_path: Path, monkeypatch) -> None:
+    import pangu_alpha.data.dataset as dataset
+
+    visited: list[int] = []
+    arrange = dataset.arrange_samples
+
+    def noting(ids, epochs, samples, seed, data):
+        visited.extend(samples.tolist())
+        return arrange(ids, epochs, samples, seed, data)
+
+    monkeypatch.setattr(dataset, "arrange_samples", noting)
+    output = f"train.output={tmp_path / 'run'}"
+    call(output, "train.steps=3", "train.validate_every=0")
+    first = list(visited)
+    visited.clear()
+    result = call(output, "train.steps=5", "train.batch_size=8", "train.micro_batches=1", "train.validate_every=0")
+    assert result.step == 5 and result.tokens == (3 * 4 + 2 * 8) * 32
+    last = Checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005")
+    assert last.train_state["samples"] == 28
+    whole, samples = result.prepared.train.visited(np.arange(28), 3, True)
+    assert (whole == 0).all()
+    assert first[:12] + visited[:16] == samples.tolist()  # none skipped, none twice
+
+
 def test_a_run_starts_from_anothers_weights(call, whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "warm"
     result = call(f"train.init_from={whole}", f"train.output={output}", "train.steps=1", "optimizer.warmup_steps=1")
