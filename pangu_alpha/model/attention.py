@@ -36,7 +36,8 @@ class Attention(nn.Cell):
         self.query_key = sharding.shard(ops.BatchMatMul(transpose_b=True), "query_key")
         self.cast_scores = sharding.shard(ops.Cast(), "scores_cast")
         self.softmax_dtype = ms.float16 if config.softmax_dtype == "float16" else ms.float32
-        self.half_softmax, self.cast_mask = config.softmax_dtype == "float16", ops.Cast()
+        self.half_softmax = config.softmax_dtype == "float16"
+        self.cast_mask = sharding.shard(ops.Cast(), "mask_scores_cast")
         self.add_mask = sharding.shard(ops.Add(), "add_mask")
         fused = sharding.shard(ops.Softmax(axis=-1), "softmax")
         self.softmax = fused if numerics.fused_operators else Softmax()

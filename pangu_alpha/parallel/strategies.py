@@ -52,6 +52,7 @@ def strategy_table(layout: Layout) -> dict[str, Strategy]:
         "mask_expand_heads": ((d, 1, 1),),
         "mask_subtract": ((), (d, 1, 1, 1)),
         "mask_scale": ((d, 1, 1, 1), ()),
+        "mask_scores_cast": ((d, 1, 1, 1),),
         # norm
         "norm_cast": ((norm, 1),),
         "norm": ((norm, 1), (1,), (1,)),
