@@ -262,7 +262,9 @@ def test_no_disk_space_for_a_checkpoint(folder: Path, small_disk) -> None:
     assert message in last
     assert err.count("pangu-alpha:") == 1
     assert out == ""
-    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4, 5]
+    steps = [row["step"] for row in rows(run)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert 5 <= len(steps) <= 10, "saving goes on beside the steps, but the next save waits for this one"
     assert not list((run / "checkpoints").iterdir())
 
 
