@@ -115,7 +115,8 @@ def _workers(arguments: argparse.Namespace) -> int | None:
 
 def _plans(arguments: argparse.Namespace, layout: Layout, command: Sequence[str], device: str) -> list[NodePlan]:
     """The plan of this node, or with --print-only those of all."""
-    from pangu_alpha.launch.plan import by_mpirun, by_rank_table, by_scheduler
+    from pangu_alpha.launch.mpirun import by_mpirun
+    from pangu_alpha.launch.plan import by_rank_table, by_scheduler
 
     if arguments.rank_table:
         from pangu_alpha.parallel.rank_table import read_rank_table
@@ -132,7 +133,7 @@ def _plans(arguments: argparse.Namespace, layout: Layout, command: Sequence[str]
     if arguments.start == "mpirun":
         if not arguments.print_only and not shutil.which("mpirun"):
             raise PanguError("--start mpirun: there is no mpirun on this machine; install Open MPI, or use msrun")
-        return [by_mpirun(layout.devices, arguments.hostfile, command)]
+        return [by_mpirun(layout.devices, arguments.hostfile, command, Path(arguments.log_dir))]
     local = arguments.local_workers or layout.devices
     if layout.devices % local:
         raise UsageError(f"--local-workers {local}: it must divide the {layout.devices} workers")
@@ -170,14 +171,18 @@ def _own_server(table: RankTable, path: Path, name: str | None) -> Server:
 
 
 def _supervise(arguments: argparse.Namespace, plan: NodePlan) -> None:
+    from pangu_alpha.launch.node_link import NodeLink
     from pangu_alpha.launch.supervisor import Supervisor
 
     supervisor = Supervisor(Path(arguments.log_dir))
     workers = sum(process.rank is not None for process in plan.processes)
     for attempt in range(arguments.restarts + 1):
-        logger.info("%s: %d workers; logs in %s", plan.name, workers, arguments.log_dir)
+        started = f"{workers} worker{'s' * (workers > 1)}" if workers else "one mpirun"
+        logger.info("%s: %s; logs in %s", plan.name, started, arguments.log_dir)
         try:
-            supervisor.run(plan.processes)
+            port = (arguments.port or 8118) + 1  # beside the scheduler's
+            with NodeLink(plan.master, port, plan.node_rank, plan.nodes, plan.job, attempt) as link:
+                supervisor.run(plan.processes, link)
             return
         except PanguError as error:
             if attempt == arguments.restarts or supervisor.was_stopped:

@@ -4,11 +4,12 @@
 |------------|---------------------------------------------------------------|------------------------|
 | rank-table | HCCL reads addresses and ranks from a file                    | RANK_TABLE_FILE, RANK_ID, RANK_SIZE, DEVICE_ID |
 | msrun      | a scheduler process on the first node, as MindSpore's msrun has | MS_ROLE, MS_SCHED_HOST, MS_SCHED_PORT, MS_WORKER_NUM, MS_NODE_ID, MS_TOPO_TIMEOUT, RANK_ID, RANK_SIZE, DEVICE_ID |
-| mpirun     | Open MPI                                                      | its own |
+| mpirun     | Open MPI (launch/mpirun.py)                                   | its own |
 """  # noqa: E501 (a table)
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,14 @@ class NodePlan:
     """Its address, or its number where addresses are not known."""
     processes: tuple[ProcessPlan, ...]
     """The scheduler first, if it is here."""
+    node_rank: int = 0
+    """Number of the node."""
+    nodes: int = 1
+    """How many nodes start processes of the job, each by a launcher of its own."""
+    master: str = ""
+    """Address of the first node."""
+    job: str = ""
+    """What tells this job's launchers from others'."""
 
 
 def by_rank_table(table: RankTable, path: Path, server: Server, command: Sequence[str]) -> NodePlan:
@@ -64,7 +73,9 @@ def by_rank_table(table: RankTable, path: Path, server: Server, command: Sequenc
             "HCCL_CONNECT_TIMEOUT": CONNECT_SECONDS,
         }
         processes.append(ProcessPlan(f"worker_{device.rank}", tuple(command), environment, device.rank))
-    return NodePlan(server.name, tuple(processes))
+    names = [each.name for each in table.servers]
+    job = hashlib.sha256(repr(table.servers).encode()).hexdigest()
+    return NodePlan(server.name, tuple(processes), names.index(server.name), len(names), names[0], job)
 
 
 def by_scheduler(
@@ -89,14 +100,8 @@ def by_scheduler(
         own = {"MS_NODE_ID": str(rank), "RANK_ID": str(rank), "DEVICE_ID": str(device)}
         environment = {"MS_ROLE": "MS_WORKER", **shared, **own}
         processes.append(ProcessPlan(f"worker_{rank}", tuple(command), environment, rank))
-    return NodePlan(f"node {node_rank}", tuple(processes))
-
-
-def by_mpirun(workers: int, hostfile: str, command: Sequence[str]) -> NodePlan:
-    """One mpirun, which starts all workers on all nodes, each with a log of its own."""
-    places = ["--hostfile", hostfile] if hostfile else []
-    options = ["--allow-run-as-root", "--output-filename", "mpi", "--merge-stderr-to-stdout"]
-    return NodePlan("all", (ProcessPlan("mpirun", ("mpirun", "-n", str(workers), *places, *options, *command)),))
+    nodes = workers // local_workers
+    return NodePlan(f"node {node_rank}", tuple(processes), node_rank, nodes, master, f"{workers} by {master}:{port}")
 
 
 def format_plan(plans: Sequence[NodePlan]) -> str:

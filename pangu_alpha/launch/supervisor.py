@@ -17,6 +17,8 @@ from typing import IO
 
 from pangu_alpha.checkpoint.run_directory import RunLock
 from pangu_alpha.errors import PanguError
+from pangu_alpha.launch.mpirun import first_failed_rank
+from pangu_alpha.launch.node_link import NodeLink
 from pangu_alpha.launch.plan import ProcessPlan
 
 logger = logging.getLogger(__name__)
@@ -47,17 +49,22 @@ class Supervisor:
         self._running: list[_Running] = []
         self._signals: list[int] = []
 
-    def run(self, plans: Sequence[ProcessPlan]) -> None:
+    def run(self, plans: Sequence[ProcessPlan], link: NodeLink | None = None) -> None:
         """Run all processes to their end; SIGTERM and SIGINT are passed on, and then they have all the time they need.
 
+        Args:
+            plans: the processes.
+            link: the line to the other nodes, if there are any.
+
         Raises:
-            PanguError: one line with the process that failed first, its end and its log, whose last lines are logged.
+            PanguError: one line with the process that failed first, here or on another node, its end and its log, whose
+                last lines are logged.
         """
         with self._taking_signals(), self._lock():
             try:
                 for plan in plans:
                     self._running.append(self._start(plan))
-                self._watch()
+                self._watch(link)
             finally:
                 self._end_all()
                 self._running = []
@@ -94,26 +101,42 @@ class Supervisor:
                 raise PanguError(f"{plan.command[0]} cannot be started: {error.strerror}") from None
         return _Running(plan, process, log)
 
-    def _watch(self) -> None:
-        """Until all workers have ended, or one of the processes failed."""
+    def _watch(self, link: NodeLink | None) -> None:
+        """Until all workers have ended, or one of the processes failed, here or elsewhere."""
         while True:
+            # Asked first: ranks here may fail because of it.
+            if link is not None and (elsewhere := link.failure()):
+                failed, lines = elsewhere
+                self._show(f"last lines of its log ({failed.split(':')[0]})", lines)
+                raise PanguError(f"{failed}; the processes of this node are stopped")
             ended = [running for running in self._running if running.process.poll() is not None]
-            failed = [running for running in ended if running.process.returncode != 0]
-            if failed:
+            failures = [running for running in ended if running.process.returncode != 0]
+            if failures:
                 # The scheduler and other workers fail because of the first: a worker's own end says more.
-                failed.sort(key=lambda running: (running.plan.rank is None, running.log.stat().st_mtime))
-                raise self._failure(failed[0])
+                failures.sort(key=lambda running: (running.plan.rank is None, running.log.stat().st_mtime))
+                raise self._failure(failures[0], link)
             workers = [running for running in self._running if running.plan.name != "scheduler"]
             if all(running in ended for running in workers):
                 return
             time.sleep(_POLL_SECONDS)
 
-    def _failure(self, running: _Running) -> PanguError:
+    def _failure(self, running: _Running, link: NodeLink | None) -> PanguError:
         code = running.process.returncode
         end = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        lines = running.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_SHOWN:]
-        logger.error("last lines of %s:\n%s", running.log, "\n".join(f"  {line}" for line in lines))
-        return PanguError(f"{running.plan.name} {end}; the others are stopped; its log is {running.log}")
+        name, log = running.plan.name, running.log
+        if name == "mpirun" and (rank := first_failed_rank(log)):
+            # Its exit code is the rank's, or 128 and the number of the signal that ended the rank.
+            name, log = f"worker_{rank[0]}", rank[1]
+            end = f"was ended by {signal.Signals(code - 128).name}" if code > 128 else end
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_SHOWN:]
+        self._show(f"last lines of {log}", lines)
+        if link is not None:
+            link.tell(f"{name} {end}; its log is {log}", lines)
+        return PanguError(f"{name} {end}; the others are stopped; its log is {log}")
+
+    @staticmethod
+    def _show(title: str, lines: Sequence[str]) -> None:
+        logger.error("%s:\n%s", title, "\n".join(f"  {line}" for line in lines))
 
     def _end_all(self) -> None:
         """SIGTERM to all that run, and SIGKILL to those that are still there after the grace."""

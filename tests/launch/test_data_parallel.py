@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from pangu_alpha.checkpoint.load import Checkpoint
+from pangu_alpha.launch.host import free_port
 from tests.train.small_run import ROOT, STEPS, finish, folder, rows, start, wait_until  # noqa: F401
 
 ALONE = ["train.batch_size=8", "train.output=alone"]
@@ -63,6 +64,20 @@ def test_several_processes_train_what_one_trains(folder, alone, workers):  # noq
     assert {path.name for path in logs.iterdir()} == names
     assert "held-out perplexity" in (logs / "worker_0.log").read_text()
     assert "held-out perplexity" not in (logs / "worker_1.log").read_text()
+
+
+@pytest.mark.slow
+def test_mindspores_own_msrun_starts_the_same(folder, alone):  # noqa: F811
+    # For schedulers and scripts that start with it: the workers are the same, and its environment is all they need.
+    words = ["--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"]
+    train = [Path(sys.executable).with_name("pangu-alpha"), "train", "--config", "small.yaml", "train.device=cpu",
+             "parallel.data_parallel=2", "train.batch_size=8", "train.output=msrun"]  # fmt: skip
+    done = subprocess.run(
+        [Path(sys.executable).with_name("msrun"), *words, "--log_dir=msrun_logs", *train],
+        cwd=folder, capture_output=True, text=True, timeout=400, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_same_run(alone, folder / "msrun")
 
 
 def test_a_killed_worker_ends_the_others_and_the_run_goes_on_from_its_checkpoint(folder, alone):  # noqa: F811
