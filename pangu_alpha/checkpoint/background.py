@@ -20,18 +20,19 @@ class BackgroundSaver:
         self._path: Path | None = None
         self._error: BaseException | None = None
 
-    def start(self, save: Callable[[], Path]) -> Path | None:
+    def start(self, save: Callable[[], Path | None]) -> Path | None:
         """Begin a save when the one before has ended; gives back the path of that one, if it was not given yet.
 
         Args:
-            save: writes a checkpoint from values that nobody changes any more, and gives its path.
+            save: writes a checkpoint from values that nobody changes any more, and gives its path, or None where it
+                writes a part for another process.
         """
         before = self.wait()
         self._thread = threading.Thread(target=self._run, args=(save,), name="checkpoint", daemon=True)
         self._thread.start()
         return before
 
-    def _run(self, save: Callable[[], Path]) -> None:
+    def _run(self, save: Callable[[], Path | None]) -> None:
         try:
             self._path = save()
         except BaseException as error:  # whatever it is, the training thread shall raise it

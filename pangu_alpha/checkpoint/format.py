@@ -4,9 +4,10 @@
         rank_0000.safetensors     what rank 0 owns: weights, moments (adam_m.<name>, adam_v.<name>), counters
         manifest.json             everything else, written last: a directory without it is no checkpoint
 
-`manifest.json` holds its format number, the layout, an entry a file (bytes, SHA-256), an entry a tensor (file, full
-shape, type, which slice of the full tensor the file holds, SHA-256 of its bytes), the configuration with its hash, the
-tokenizer's hash, the state of the training loop, library versions, and a SHA-256 of itself.
+`manifest.json` holds its format number, the layout, an entry a file (bytes, checksum), an entry a tensor (file, full
+shape, type, which slice of the full tensor the file holds, checksum of its bytes), the configuration with its hash, the
+tokenizer's hash, the state of the training loop, library versions, and a SHA-256 of itself.  Format 1 had SHA-256 for
+checksums.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 from pangu_alpha.errors import PanguError
 
-FORMAT = 1
+FORMAT = 2
 """Number of this form; a reader refuses higher ones and keeps reading lower ones."""
 
 MANIFEST = "manifest.json"
@@ -58,8 +59,8 @@ class FileEntry:
     """File name within the checkpoint's directory."""
     bytes: int
     """Its size."""
-    sha256: str
-    """Of the whole file, as `sha256sum` prints it."""
+    checksum: str
+    """Of the whole file: see `checksum.py`."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class TensorEntry:
     """NumPy's name of its type: float32, float16, int32 …"""
     slice: tuple[tuple[int, int], ...]
     """[start, stop) along each axis of the full tensor that the file holds; all of it in a single-rank checkpoint."""
-    sha256: str
-    """Of the stored bytes (little-endian, row after row)."""
+    checksum: str
+    """Of the stored bytes (little-endian, row after row): see `checksum.py`."""
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -134,8 +135,11 @@ class Manifest:
                 )
             if digest != canonical_sha256({"format": number, **content}):
                 raise DamagedCheckpointError(f"{path} is damaged: its content does not match its own checksum")
+            if number == 1:
+                for entry in (*content["files"], *content["tensors"]):
+                    entry["checksum"] = f"sha256:{entry.pop('sha256')}"
             content["files"] = tuple(FileEntry(**entry) for entry in content["files"])
-            content["tensors"] = tuple(_tensor_entry(entry) for entry in content["tensors"])
+            content["tensors"] = tuple(tensor_entry(entry) for entry in content["tensors"])
             return Manifest(**content)
         except FileNotFoundError:
             raise DamagedCheckpointError(f"{path} is missing: the checkpoint was never completed") from None
@@ -145,7 +149,8 @@ class Manifest:
             raise DamagedCheckpointError(f"{path} is damaged: it is not the JSON of a manifest ({error})") from None
 
 
-def _tensor_entry(entry: dict[str, Any]) -> TensorEntry:
+def tensor_entry(entry: Mapping[str, Any]) -> TensorEntry:
+    """An entry from its JSON."""
     cut = tuple((int(start), int(stop)) for start, stop in entry["slice"])
     return TensorEntry(**{**entry, "shape": tuple(entry["shape"]), "slice": cut})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from pangu_alpha.checkpoint.checksum import has_checksum
 from pangu_alpha.checkpoint.format import MANIFEST, DamagedCheckpointError, Manifest, TensorEntry, step_of
 from pangu_alpha.config import Config, to_dict
 from pangu_alpha.errors import PanguError
@@ -89,14 +89,66 @@ class Checkpoint:
                 assert whole is not None
                 yield name, whole
 
-    def verify(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
+    def part(self, name: str, wanted: tuple[slice, ...]) -> np.ndarray:
+        """Some rows, columns … of a tensor, read without the rest of it and without a checksum.
+
+        For a rank of a cluster, whose share of the checksums is another (`newest_good_checkpoint`).
+
+        Args:
+            name: of the tensor.
+            wanted: a slice with bounds for each axis of the whole tensor.
+
+        Raises:
+            DamagedCheckpointError: the file cannot be read.
+        """
+        result: np.ndarray | None = None
+        for entry in self.parts[name]:
+            overlap = [
+                slice(max(want.start, start), min(want.stop, stop))
+                for want, (start, stop) in zip(wanted, entry.slice, strict=True)
+            ]
+            if any(axis.start >= axis.stop for axis in overlap):
+                continue
+            inside = tuple(
+                slice(axis.start - start, axis.stop - start)
+                for axis, (start, _) in zip(overlap, entry.slice, strict=True)
+            )
+            path = self.directory / entry.file
+            with self._opened(path) as handle:
+                try:
+                    read = handle.get_slice(name)[inside]
+                except (SafetensorError, OSError, ValueError, TypeError) as error:
+                    raise DamagedCheckpointError(f"{path} is damaged: tensor {name} cannot be read ({error})") from None
+            if result is None:
+                result = np.empty([axis.stop - axis.start for axis in wanted], read.dtype)
+            place = tuple(
+                slice(axis.start - want.start, axis.stop - want.start)
+                for axis, want in zip(overlap, wanted, strict=True)
+            )
+            result[place] = read
+        assert result is not None, f"no part of {name} lies in {wanted}"
+        return result
+
+    def verify(self, wanted: Callable[[str], bool] = lambda name: True, turn: int = 0, turns: int = 1) -> None:
         """Read every tensor whose name is `wanted` and compare its bytes with the checksum written beside them.
+
+        Args:
+            wanted: which tensors, by name.
+            turn: of `turns` that divide the work, the one to take: on a cluster a rank's.
+            turns: how many there are.
 
         Raises:
             DamagedCheckpointError: names the file and the tensor.
         """
-        for _ in self.tensors([name for name in self.parts if wanted(name)]):
-            pass
+        entries = [entry for name, parts in self.parts.items() if wanted(name) for entry in parts]
+        by_file: dict[str, list[TensorEntry]] = {}
+        for entry in entries[turn::turns]:
+            by_file.setdefault(entry.file, []).append(entry)
+        for name, own in by_file.items():
+            path = self.directory / name
+            with self._opened(path) as handle:
+                for entry in own:
+                    self._read(path, handle, entry)
 
     @contextlib.contextmanager
     def _opened(self, path: Path) -> Iterator[Any]:
@@ -118,7 +170,7 @@ class Checkpoint:
                 f"{entry.dtype} {list(entry.stored_shape)} was written"
             )
         if (entry.file, entry.name) not in self._verified:
-            if hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest() != entry.sha256:
+            if not has_checksum(array.reshape(-1).view(np.uint8).data, entry.checksum):
                 raise DamagedCheckpointError(f"{path} is damaged: tensor {entry.name} differs from its checksum")
             self._verified.add((entry.file, entry.name))
         return array
@@ -201,9 +253,20 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
 
 
 def newest_good_checkpoint(
-    checkpoints: Path, wanted: Callable[[str], bool] = lambda name: True
+    checkpoints: Path,
+    wanted: Callable[[str], bool] = lambda name: True,
+    turn: int = 0,
+    turns: int = 1,
+    any_rank: Callable[[bool], bool] = bool,
 ) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint whose `wanted` tensors all match their checksums, read in full to know.
+
+    Args:
+        checkpoints: the run's directory of checkpoints.
+        wanted: which tensors, by name.
+        turn: on a cluster this rank, which reads its share alone.
+        turns: how many ranks there are.
+        any_rank: whether something is so on any of them; all ask at once.
 
     Returns:
         The checkpoint, None where there is none at all; and one line for each newer one that is damaged (also logged).
@@ -213,14 +276,16 @@ def newest_good_checkpoint(
     """
     damages: list[str] = []
     for directory in list_checkpoints(checkpoints):
+        damage, checkpoint = "", None
         try:
             checkpoint = Checkpoint(directory)
-            checkpoint.verify(wanted)
+            checkpoint.verify(wanted, turn, turns)
         except DamagedCheckpointError as error:
-            damages.append(str(error))
-            logger.warning("%s; the checkpoint before it is tried", error)
-            continue
-        return checkpoint, damages
+            damage = str(error)
+        if not any_rank(bool(damage)):
+            return checkpoint, damages
+        damages.append(damage or f"{directory} is damaged, as another rank found")
+        logger.warning("%s; the checkpoint before it is tried", damages[-1])
     if damages:
         raise PanguError(f"{checkpoints}: no good checkpoint is left; {'; '.join(damages)}")
     return None, []

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from pangu_alpha.checkpoint.checksum import Checksum, checksum_of
 from pangu_alpha.checkpoint.format import (
     MANIFEST,
     FileEntry,
@@ -22,7 +21,9 @@ from pangu_alpha.checkpoint.format import (
 )
 from pangu_alpha.checkpoint.load import Checkpoint
 from pangu_alpha.checkpoint.ownership import OwnedPart, is_laid_out, owned_parts, ranks_of
-from pangu_alpha.checkpoint.save import library_versions, tensors_header
+from pangu_alpha.checkpoint.rank_share import describe_layout
+from pangu_alpha.checkpoint.save import library_versions
+from pangu_alpha.checkpoint.tensor_file import tensors_header
 from pangu_alpha.config import Config, to_dict
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_directory
@@ -129,8 +130,9 @@ def write_sharded(
             kind, shape = kinds[name]
             stored = np.ascontiguousarray(array, np.dtype(kind).newbyteorder("<")).tobytes()
             _write_at(partial / rank_file(rank), places[rank][name], stored)
-            digest = hashlib.sha256(stored).hexdigest()
-            entries[rank, name] = TensorEntry(name, rank_file(rank), shape, kind, slices[rank, name], digest)
+            entries[rank, name] = TensorEntry(
+                name, rank_file(rank), shape, kind, slices[rank, name], checksum_of(stored)
+            )
         missing = slices.keys() - entries.keys()
         if missing:
             rank, name = min(missing)
@@ -146,14 +148,6 @@ def write_sharded(
         )
         (partial / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
     return directory
-
-
-def describe_layout(layout: Layout) -> dict[str, Any]:
-    """A layout as the manifest tells it: how many ranks, and how their files are cut."""
-    if layout.devices == 1:
-        return {"ranks": 1}
-    names = ("data_parallel", "model_parallel", "pipeline_stages", "optimizer_shards", "split_vocabulary")
-    return {"ranks": layout.devices, **{name: getattr(layout, name) for name in names}}
 
 
 def _begin(
@@ -186,8 +180,8 @@ def _write_at(path: Path, place: int, values: bytes) -> None:
 
 
 def _file_entry(path: Path) -> FileEntry:
-    digest = hashlib.sha256()
+    checksum = Checksum()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
-            digest.update(block)
-    return FileEntry(path.name, path.stat().st_size, digest.hexdigest())
+            checksum.update(block)
+    return FileEntry(path.name, path.stat().st_size, str(checksum))

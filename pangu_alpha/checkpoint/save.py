@@ -1,18 +1,14 @@
-"""Writing a checkpoint: beside its place, hashed on the way, flushed, renamed; then the oldest ones go."""
+"""Writing a checkpoint: beside its place, checksums taken on the way, flushed, renamed; then the oldest ones go."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import platform
 import shutil
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,26 +22,10 @@ from pangu_alpha.checkpoint.format import (
     step_name,
     step_of,
 )
+from pangu_alpha.checkpoint.rank_share import RankShare, describe_layout
+from pangu_alpha.checkpoint.tensor_file import whole, write_tensors
 from pangu_alpha.config import Config, to_dict
-from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_directory
-
-_SAFETENSORS_TYPES = {
-    "float64": "F64",
-    "float32": "F32",
-    "float16": "F16",
-    "int64": "I64",
-    "int32": "I32",
-    "int16": "I16",
-    "int8": "I8",
-    "uint64": "U64",
-    "uint32": "U32",
-    "uint16": "U16",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
-_CHUNK = 1 << 22
-"""Bytes written at a time."""
 
 
 def save_checkpoint(
@@ -57,6 +37,7 @@ def save_checkpoint(
     tokenizer_sha256: str,
     keep: int = 0,
     pinned: Collection[int] = (),
+    share: RankShare | None = None,
 ) -> Path:
     """Write `checkpoints/step_…`, whole or not at all, and remove all but the newest `keep`.
 
@@ -66,32 +47,36 @@ def save_checkpoint(
     Args:
         checkpoints: the run's directory of checkpoints; made if missing.
         step: optimizer steps done; an earlier checkpoint of the same step is replaced.
-        arrays: every tensor by name, float or int; their values must not change during the call.
+        arrays: every tensor by name, float or int, or with a share those that it names; their values must not change
+            during the call.
         train_state: plain JSON values that the trainer wants back.
         config: the run's configuration.
         tokenizer_sha256: of the vocabulary file.
         keep: newest checkpoints kept, this one among them; 0 keeps all.
         pinned: steps whose checkpoints are kept whatever their age.
+        share: of the first rank, where several write together: the others call its `hand_over`.
 
     Returns:
         The checkpoint's directory.
 
     Raises:
-        PanguError: no space, read-only, no permission; nothing is left behind and no older checkpoint is touched.
+        PanguError: no space, read-only, no permission, or another rank that failed; nothing is left behind and no older
+            checkpoint is touched.
     """
     directory = checkpoints / step_name(step)
     with atomic_directory(directory) as partial:
-        name = rank_file(0)
-        with (partial / name).open("wb") as file:
-            digest, tensors = _write_tensors(file, name, arrays)
-            size = file.tell()
+        stored = share.stored(arrays) if share else {name: whole(array) for name, array in arrays.items()}
+        file, tensors = write_tensors(partial / rank_file(0), stored)
+        others: tuple[tuple[FileEntry, ...], tuple[TensorEntry, ...]] = ((), ())
+        if share:
+            others = share.collect(checkpoints, step, partial)
         config_values = to_dict(config)
         manifest = Manifest(
             step=step,
             created=time.time(),
-            layout={"ranks": 1},
-            files=(FileEntry(name, size, digest),),
-            tensors=tensors,
+            layout=describe_layout(share.layout) if share else {"ranks": 1},
+            files=(file, *others[0]),
+            tensors=(*tensors, *others[1]),
             config=config_values,
             config_sha256=canonical_sha256(config_values),
             tokenizer_sha256=tokenizer_sha256,
@@ -125,71 +110,3 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
     return versions
-
-
-def tensors_header(kinds: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int]]:
-    """The beginning of a safetensors file, and where each tensor's values stand in the file, in the order of the file.
-
-    Args:
-        kinds: NumPy's name of the type, and the shape, of each tensor.
-
-    Raises:
-        PanguError: a type that the form does not have.
-    """
-
-    def size(name: str) -> int:
-        return int(np.dtype(kinds[name][0]).itemsize)
-
-    for name, (kind, _) in kinds.items():
-        if kind not in _SAFETENSORS_TYPES:
-            raise PanguError(f"tensor {name} has type {kind}; allowed: {', '.join(_SAFETENSORS_TYPES)}")
-    header: dict[str, Any] = {"__metadata__": {"format": "np"}}
-    offset, places = 0, {}
-    for name in sorted(kinds, key=lambda name: (-size(name), name)):  # so that values are aligned
-        kind, shape = kinds[name]
-        end = offset + math.prod(shape) * size(name)
-        header[name] = {"dtype": _SAFETENSORS_TYPES[kind], "shape": list(shape), "data_offsets": [offset, end]}
-        places[name], offset = offset, end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    beginning = len(text).to_bytes(8, "little") + text
-    return beginning, {name: len(beginning) + place for name, place in places.items()}
-
-
-def _write_tensors(
-    file: IO[bytes], file_name: str, arrays: Mapping[str, np.ndarray]
-) -> tuple[str, tuple[TensorEntry, ...]]:
-    """Write the safetensors form: length of the header, header, values.  Gives back the file's hash and the entries.
-
-    Written here rather than by the library, whose writer would need a second read of everything for the hashes.
-    """
-    beginning, places = tensors_header({name: (array.dtype.name, array.shape) for name, array in arrays.items()})
-    file_hash = hashlib.sha256()
-    file.write(beginning)
-    digests: dict[str, Future[str]] = {}
-    # Both hashes are taken while the file is written; neither hashing nor writing needs Python's lock.
-    with ThreadPoolExecutor(1) as of_file, ThreadPoolExecutor(1) as of_tensors:
-        of_file.submit(file_hash.update, beginning)
-        for name in places:
-            values = _little_endian(arrays[name]).reshape(-1).view(np.uint8).data
-            of_file.submit(file_hash.update, values)
-            digests[name] = of_tensors.submit(_hex_digest, values)
-            for start in range(0, len(values), _CHUNK):
-                file.write(values[start : start + _CHUNK])
-    entries = tuple(
-        TensorEntry(
-            name, file_name, arrays[name].shape, arrays[name].dtype.name,
-            tuple((0, size) for size in arrays[name].shape), digests[name].result(),
-        )
-        for name in places
-    )  # fmt: skip
-    return file_hash.hexdigest(), entries
-
-
-def _hex_digest(values: memoryview) -> str:
-    return hashlib.sha256(values).hexdigest()
-
-
-def _little_endian(array: np.ndarray) -> np.ndarray:
-    """The array, rows one after the other, in the byte order of the format."""
-    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")

@@ -47,3 +47,7 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Whether it is true on any process; all must call it."""
         return bool(self.sum(float(flag))[0] > 0)
+
+    def of_first(self, value: float) -> float:
+        """The first process's value, on each; all must call it."""
+        return float(self.sum(value if self.is_first else 0.0)[0])

@@ -58,13 +58,13 @@ def load_program(name: str, config: Config, target: str, rank: int) -> Program:
 
 def training_program(config: Config, target: str, rank: int) -> Program:
     """The training step of `config`, as `train` builds it on `rank` for the device `target`."""
-    from pangu_alpha.model.initial_values import fill_initial_values
+    from pangu_alpha.train.first_values import give_initial_values
     from pangu_alpha.train.step import build_training_step, training_inputs
 
     step = build_training_step(config, target, rank)
 
     def fill() -> None:
-        fill_initial_values(step.model, config.model, config.train.seed)
+        give_initial_values(step, config, rank)
 
     return Program(step, training_inputs(config), fill, ROWS)
 

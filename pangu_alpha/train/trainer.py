@@ -15,7 +15,8 @@ import numpy as np
 
 from pangu_alpha.checkpoint.background import BackgroundSaver
 from pangu_alpha.checkpoint.load import newest_good_checkpoint
-from pangu_alpha.checkpoint.parameters import fill_parameters, parameter_arrays
+from pangu_alpha.checkpoint.parameters import parameter_arrays
+from pangu_alpha.checkpoint.rank_share import RankShare
 from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock, find_checkpoint, find_tokenizer
 from pangu_alpha.checkpoint.save import save_checkpoint
 from pangu_alpha.config import Config
@@ -26,19 +27,17 @@ from pangu_alpha.data.prepare import prepare
 from pangu_alpha.data.prepared import Prepared
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_write
-from pangu_alpha.model.initial_values import fill_initial_values
 from pangu_alpha.parallel.context import device_name, interruptible, set_run_context
-from pangu_alpha.parallel.layout import layout_of
+from pangu_alpha.parallel.layout import Layout, layout_of
 from pangu_alpha.parallel.ranks import Ranks
-from pangu_alpha.train.anomalies import NormGuard, SkippedBatches
+from pangu_alpha.train.anomalies import NormGuard
+from pangu_alpha.train.first_values import give_initial_values, give_saved_values, give_saved_weights, holds_parts
 from pangu_alpha.train.flops import peak_speed
-from pangu_alpha.train.health_probe import HealthMeter
-from pangu_alpha.train.metrics import StepMetrics
 from pangu_alpha.train.monitor import Monitor, SilentMonitor
-from pangu_alpha.train.profile import StepProfiler, parse_steps
 from pangu_alpha.train.run_identity import output_directory, require_same_run, run_identity
 from pangu_alpha.train.sink import SinkFeed, require_queue
 from pangu_alpha.train.step import Stepper, build_training_step
+from pangu_alpha.train.step_observers import StepObservers
 from pangu_alpha.train.stop_signals import StopSignals
 from pangu_alpha.train.validation import HeldOutScore, LaidOutValidator, Validator
 
@@ -117,17 +116,29 @@ class Trainer:
         self.scores: dict[str, HeldOutScore] = {}
         self.best: dict[str, float] = {"step": 0, "loss": float("inf")}
         self.saver = BackgroundSaver()
+        self.share: RankShare | None = None
+        if self.ranks.count > 1:
+            shapes = {item.name: tuple(item.shape) for item in self.stepper.step.state_parameters()}
+            # On CPUs all ranks hold everything, and the first one keeps it.
+            kept_by = layout if holds_parts(self.stepper.step, config) else Layout()
+            attempt = f"{self.ranks.of_first(time.time_ns() % 2**40):.0f}"
+            self.share = RankShare.of(self.ranks.rank, kept_by, config.model, shapes, attempt)
         self.restored_from: Path | None = None
 
     # -- where a run begins ------------------------------------------------------------------------------------------
 
     def restore_or_begin(self) -> None:
         """Take up the newest good checkpoint of the run directory, or give the weights their initial values."""
-        checkpoint, _ = newest_good_checkpoint(self.run.checkpoints)
+        if self.share and self.ranks.is_first:
+            self.share.remove_leftovers(self.run.checkpoints)
+        checkpoint, _ = newest_good_checkpoint(
+            self.run.checkpoints, turn=self.ranks.rank, turns=self.ranks.count, any_rank=self.ranks.any
+        )
         if checkpoint is None:
-            fill_initial_values(self.model, self.config.model, self.config.train.seed)
             if self.config.train.init_from:
                 self._take_weights(self.config.train.init_from)
+            else:
+                give_initial_values(self.stepper.step, self.config, self.ranks.rank)
             if self.ranks.is_first:
                 self._write_run_files()
             return
@@ -139,7 +150,7 @@ class Trainer:
         self.restored_from = checkpoint.directory
         state = checkpoint.train_state
         require_same_run(self.run.path, state["identity"], self.identity)
-        fill_parameters(self.stepper.step.state_parameters(), checkpoint, self.config)
+        give_saved_values(self.stepper.step, checkpoint, self.config, self.ranks.rank)
         self.guard.from_state(state["norm_guard"])
         self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
         self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
@@ -163,7 +174,7 @@ class Trainer:
                 f"train.init_from: {checkpoint.directory} has another vocabulary (SHA-256 {there[:12]}…, this text has "
                 f"{here[:12]}…); prepare the text with tokenizer.kind=file tokenizer.path={find_tokenizer(checkpoint)}"
             )
-        fill_parameters(list(self.model.get_parameters()), checkpoint, self.config, exact=False)
+        give_saved_weights(self.stepper.step, checkpoint, self.config, self.ranks.rank)
         logger.info("weights taken from %s, step %d", checkpoint.directory, checkpoint.step)
 
     def _write_run_files(self) -> None:
@@ -205,7 +216,7 @@ class Trainer:
 
     def _loop(self, monitor: Monitor | SilentMonitor, stop: StopSignals) -> None:
         settings = self.config.train
-        observers = _Observers(self, monitor)
+        observers = StepObservers(self, monitor)
         try:
             for batch in self._feed():
                 metrics = observers.run_step(batch)
@@ -284,11 +295,17 @@ class Trainer:
     def save(self) -> Path | None:
         """Begin to write a checkpoint of this moment; gives the path of the one before, if that is only now complete.
 
-        The values are copied before this returns, and written while training goes on.  With several processes the first
-        one does it.
+        The values are copied before this returns, and written while training goes on.  With several processes each
+        writes what it alone has, and the first one makes a checkpoint of it.
         """
-        if not self.ranks.is_first:
-            return None
+        settings, step, share = self.config.train, self.step, self.share
+        parameters = self.stepper.step.state_parameters()
+        if share:
+            own = set(share.names())
+            parameters = [item for item in parameters if item.name in own]
+        arrays = parameter_arrays(parameters)
+        if share and not self.ranks.is_first:
+            return self.saver.start(lambda: share.hand_over(self.run.checkpoints, step, arrays))
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -299,15 +316,13 @@ class Trainer:
             "best": dict(self.best) if self.best["step"] else None,
             "identity": self.identity,
         }
-        settings, step = self.config.train, self.step
-        arrays = parameter_arrays(self.stepper.step.state_parameters())
         pinned = {int(self.best["step"])}
         if settings.keep_every:
             pinned |= set(range(0, step + 1, settings.keep_every))
         return self.saver.start(
             lambda: save_checkpoint(
                 self.run.checkpoints, step, arrays, state, self.config, self.prepared.tokenizer_sha256,
-                keep=settings.keep_checkpoints, pinned=pinned,
+                keep=settings.keep_checkpoints, pinned=pinned, share=share,
             )
         )  # fmt: skip
 
@@ -317,70 +332,3 @@ class Trainer:
         positions = np.arange(self.samples - size, self.samples, dtype=np.int64)
         epochs, samples = self.prepared.train.visited(positions, self.config.train.seed, self.config.data.shuffle)
         return int(epochs[0]), samples
-
-
-class _Observers:
-    """What looks at single steps: their time, health, profile, and gradients that are far off."""
-
-    def __init__(self, trainer: Trainer, monitor: Monitor | SilentMonitor) -> None:
-        self.trainer, self.monitor = trainer, monitor
-        settings = trainer.config.train
-        self.skipped = SkippedBatches(trainer.run.path, trainer.step) if trainer.ranks.is_first else None
-        self.profiler: StepProfiler | None = None
-        first_rank = trainer.ranks.is_first
-        if settings.profile and first_rank:
-            first, last = parse_steps(settings.profile)
-            self.profiler = StepProfiler(first, last, trainer.run.path / "profile", trainer.device)
-        self.health: HealthMeter | None = None
-        if settings.health_every and not settings.sink_size and first_rank:  # in sink mode the host never sees a batch
-            step = trainer.stepper.step
-            self.health = HealthMeter(trainer.model, list(step.weights), step.optimizer)
-        self._clock = time.perf_counter()
-        self._limit = float("inf")
-
-    def run_step(self, batch: Batch | SinkFeed) -> StepMetrics:
-        """One call of the step cell, measured."""
-        trainer, settings = self.trainer, self.trainer.config.train
-        taken = settings.sink_size or 1
-        step = trainer.step + taken
-        self._limit = trainer.guard.limit
-        if settings.skip_norm_factor:
-            trainer.stepper.set_norm_limit(self._limit)
-        health = self.health if self.health and step % settings.health_every == 0 else None
-        if health:
-            health.before()
-        if self.profiler:
-            self.profiler.before_step(step)
-        started = time.perf_counter()
-        with interruptible():
-            values, norms = batch() if isinstance(batch, SinkFeed) else trainer.stepper(batch)
-        seconds = time.perf_counter() - started
-        if self.profiler:
-            self.profiler.after_step(step)
-        trainer.step, trainer.seconds = step, trainer.seconds + seconds
-        trainer.samples += taken * settings.batch_size
-        if health and not isinstance(batch, SinkFeed):
-            share = values["learning_rate"] / trainer.config.optimizer.learning_rate
-            self.monitor.on_health(health.after(step, norms, batch, share))
-        epoch = (trainer.samples - settings.batch_size) // trainer.prepared.train_samples
-        tokens = settings.batch_size * trainer.config.model.seq_length
-        return StepMetrics(
-            step, values["loss"], values["learning_rate"], values["gradient_norm"], values["loss_scale"],
-            bool(values["applied"]), seconds / taken, tokens, epoch,
-        )  # fmt: skip
-
-    def note_skipped(self, metrics: StepMetrics) -> None:
-        """Tell the guard of the step's norm, and list the batch if it was skipped for it."""
-        skipped = not metrics.applied and np.isfinite(metrics.gradient_norm)
-        if skipped:
-            epoch, samples = self.trainer.last_samples()
-            if self.skipped is not None:
-                self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
-        self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped), metrics.loss_scale)
-
-    def close(self) -> None:
-        """Close files and profiler."""
-        if self.skipped is not None:
-            self.skipped.close()
-        if self.profiler:
-            self.profiler.close()

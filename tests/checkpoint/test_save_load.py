@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,12 +100,32 @@ def test_other_programs_read_and_check_the_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, arrays(2.0)[name])
     manifest = json.loads((path.parent / MANIFEST).read_text(encoding="utf-8"))
     assert manifest["format"] == FORMAT
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == manifest["files"][0]["sha256"]
+    assert f"xxh3_128:{xxhash.xxh3_128_hexdigest(path.read_bytes())}" == manifest["files"][0]["checksum"]
     assert path.stat().st_size == manifest["files"][0]["bytes"]
     by_name = {entry["name"]: entry for entry in manifest["tensors"]}
     table = by_name["word_table"]
     assert table["slice"] == [[0, 50], [0, 8]]
-    assert table["sha256"] == hashlib.sha256(arrays(2.0)["word_table"].tobytes()).hexdigest()
+    assert table["checksum"] == f"xxh3_128:{xxhash.xxh3_128_hexdigest(arrays(2.0)['word_table'].tobytes())}"
+
+
+def test_format_1_is_still_read(tmp_path: Path) -> None:
+    directory = save(tmp_path)
+    path = directory / MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["format"] = 1
+    del content["manifest_sha256"]
+    file = directory / "rank_0000.safetensors"
+    stored = safetensors.numpy.load_file(file)
+    for entry in content["tensors"]:
+        del entry["checksum"]
+        entry["sha256"] = hashlib.sha256(stored[entry["name"]].tobytes()).hexdigest()
+    del content["files"][0]["checksum"]
+    content["files"][0]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    path.write_text(json.dumps({**content, "manifest_sha256": canonical_sha256(content)}), encoding="utf-8")
+    Checkpoint(directory).verify()
+    flip(file, file.stat().st_size - 1)
+    with pytest.raises(DamagedCheckpointError, match="differs from its checksum"):
+        Checkpoint(directory).verify()
 
 
 def test_mindspore_reads_the_file(tmp_path: Path) -> None:
@@ -184,7 +205,7 @@ def test_step_names() -> None:
 def test_a_failing_disk_leaves_the_older_checkpoint_alone(tmp_path: Path, monkeypatch, code: int, after: int) -> None:
     save(tmp_path, 100)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    real = save_module._write_tensors
+    real = Path.open
 
     class FailingFile:
         def __init__(self, file):
@@ -196,9 +217,20 @@ def test_a_failing_disk_leaves_the_older_checkpoint_alone(tmp_path: Path, monkey
             self.writes += 1
             return self.file.write(data)
 
-    monkeypatch.setattr(save_module, "_write_tensors", lambda file, *rest: real(FailingFile(file), *rest))
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+    def opened(path, *words, **more):
+        file = real(path, *words, **more)
+        return FailingFile(file) if path.suffix == ".safetensors" else file
+
+    monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(PanguError) as error:
         save(tmp_path, 200, keep=1)
+    monkeypatch.undo()
     assert "step_00000200" in str(error.value)
     assert "\n" not in str(error.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pangu_alpha.checkpoint.format import Manifest
 from pangu_alpha.checkpoint.load import Checkpoint
-from pangu_alpha.checkpoint.ownership import is_laid_out, owned_parts, parameter_of
+from pangu_alpha.checkpoint.ownership import is_laid_out, parameter_of
 from pangu_alpha.checkpoint.parameters import fill_parameters, parameter_arrays
-from pangu_alpha.checkpoint.reshard import convert, write_sharded
+from pangu_alpha.checkpoint.rank_share import RankShare
+from pangu_alpha.checkpoint.reshard import convert
 from pangu_alpha.checkpoint.save import save_checkpoint
-from pangu_alpha.config import Config, to_dict
+from pangu_alpha.config import Config
 from pangu_alpha.config_file import load_config
 from pangu_alpha.model.initial_values import fill_initial_values
 from pangu_alpha.parallel.layout import layout_of
@@ -35,19 +34,23 @@ def single(config: Config) -> Stepper:
     return Stepper(step)
 
 
-def save_ranks(run: EmulatedRun, config: Config, unused: dict[str, np.ndarray], folder: Path, steps: int) -> Checkpoint:
-    """What each rank owns of its own memory, as one checkpoint; counters that no graph uses come from `unused`."""
+def save_ranks(run: EmulatedRun, config: Config, unused: dict[str, np.ndarray], folder: Path) -> Checkpoint:
+    """All ranks write together what each owns of its memory; counters that no graph uses come from `unused`."""
     layout = layout_of(config)
-    kinds = {name: (value.dtype.name, value.shape) for name, value in unused.items()}
-    memory = [unused | run.parameters(rank) for rank in range(layout.devices)]
+    shapes = {name: value.shape for name, value in unused.items()}
 
-    def values() -> Iterator[tuple[str, int, np.ndarray]]:
-        for name, (_, shape) in kinds.items():
-            for part in owned_parts(name, shape, config.model, layout):
-                yield name, part.rank, memory[part.rank][name].reshape([stop - start for start, stop in part.slice])
+    def save(rank: int) -> Path | None:
+        share = RankShare.of(rank, layout, config.model, shapes, "1")
+        memory = unused | run.parameters(rank)
+        own = {name: memory[name] for name in share.names()}
+        if rank:
+            return share.hand_over(folder, 2, own)
+        return save_checkpoint(folder, 2, own, {"step": 2}, config, "f" * 64, share=share)
 
-    manifest = Manifest(steps, time.time(), {}, (), (), to_dict(config), "", "f" * 64, {"step": steps})
-    return Checkpoint(write_sharded(folder, manifest, kinds, values(), config, layout))
+    with ThreadPoolExecutor(layout.devices) as ranks:
+        saved = list(ranks.map(save, range(layout.devices)))
+    assert saved[0] is not None
+    return Checkpoint(saved[0])
 
 
 def check(config: Config, folder: Path) -> None:
@@ -59,7 +62,7 @@ def check(config: Config, folder: Path) -> None:
         run.step(batch_of_step(config, number))
         first(batch_of_step(config, number))
 
-    saved = save_ranks(run, config, unused, folder / "ranks", 2)
+    saved = save_ranks(run, config, unused, folder / "ranks")
     resumed = single(config)
     fill_parameters(resumed.step.state_parameters(), saved, config)
     metrics, _ = resumed(batch_of_step(config, 2))
@@ -70,15 +73,16 @@ def check(config: Config, folder: Path) -> None:
     # The other way: one device's state is cut, every rank takes what it has, replicas and idle copies included.
     arrays = parameter_arrays(first.step.state_parameters())
     whole = Checkpoint(save_checkpoint(folder / "whole", 2, arrays, {"step": 2}, config, "f" * 64))
-    cut = dict(Checkpoint(convert(whole, folder / "cut", config)).tensors())
+    cut = Checkpoint(convert(whole, folder / "cut", config))
     for rank in range(layout.devices):
-        for name in run.parameters(rank):
-            if name in cut and is_laid_out(name):
+        for name, held in run.parameters(rank).items():
+            if name in cut.entries and is_laid_out(name):
                 weight = parameter_of(name)
                 if layout.stage_of(rank) in stages_of_parameter(weight, config.model, layout):
-                    run.set_parameter(rank, name, cut[name][parameter_slice(weight, cut[name].shape, layout, rank)])
-            elif name in cut:
-                run.set_parameter(rank, name, cut[name].reshape(run.parameters(rank)[name].shape))
+                    part = parameter_slice(weight, cut.entries[name].shape, layout, rank)
+                    run.set_parameter(rank, name, cut.part(name, part))
+            elif name in cut.entries:
+                run.set_parameter(rank, name, dict(cut.tensors([name]))[name].reshape(held.shape))
     expected, _ = first(batch_of_step(config, 2))
     results = run.step(batch_of_step(config, 2))
     assert results[-1][0]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
