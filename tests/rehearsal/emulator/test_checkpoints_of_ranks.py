@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,20 +10,19 @@ import numpy as np
 import pytest
 
 from pangu_alpha.checkpoint.load import Checkpoint
-from pangu_alpha.checkpoint.ownership import is_laid_out, parameter_of
 from pangu_alpha.checkpoint.parameters import fill_parameters, parameter_arrays
 from pangu_alpha.checkpoint.rank_share import RankShare
-from pangu_alpha.checkpoint.reshard import convert
 from pangu_alpha.checkpoint.save import save_checkpoint
 from pangu_alpha.config import Config
 from pangu_alpha.config_file import load_config
 from pangu_alpha.model.initial_values import fill_initial_values
 from pangu_alpha.parallel.layout import layout_of
-from pangu_alpha.parallel.slices import parameter_slice
-from pangu_alpha.parallel.stages import stages_of_parameter
+from pangu_alpha.rehearsal.compile import CompileRequest, compile_ranks
 from pangu_alpha.rehearsal.emulator.batches import batch_of_step
-from pangu_alpha.rehearsal.emulator.emulation import EmulatedRun, compile_run
+from pangu_alpha.rehearsal.emulator.emulation import STEP, CompiledRun, EmulatedRun, compile_run
 from pangu_alpha.rehearsal.emulator.reference import single_device_config
+from pangu_alpha.rehearsal.program import Program, training_program
+from pangu_alpha.train.first_values import give_saved_values
 from pangu_alpha.train.step import Stepper, build_training_step
 
 TWINS = Path(__file__).parents[3] / "configs" / "twins"
@@ -53,7 +53,16 @@ def save_ranks(run: EmulatedRun, config: Config, unused: dict[str, np.ndarray], 
     return Checkpoint(saved[0])
 
 
-def check(config: Config, folder: Path) -> None:
+def resumed_program(config: Config, target: str, rank: int) -> Program:
+    """The training step of a rank that goes on from a checkpoint."""
+    program = training_program(config, target, rank)
+    step = program.cell
+    return dataclasses.replace(
+        program, fill=lambda: give_saved_values(step, Checkpoint(config.train.init_from), config, rank)
+    )
+
+
+def check(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = layout_of(config)
     run = EmulatedRun(compile_run(config, folder / "compiled"))
     first = single(config)
@@ -70,30 +79,31 @@ def check(config: Config, folder: Path) -> None:
     assert metrics["loss"] == pytest.approx(results[-1][0]["loss"], rel=1e-5)
     assert metrics["gradient_norm"] == pytest.approx(results[-1][0]["gradient_norm"], rel=1e-5)
 
-    # The other way: one device's state is cut, every rank takes what it has, replicas and idle copies included.
+    # The other way: one device's state, from which every rank takes its parts as it would at the start of a training.
     arrays = parameter_arrays(first.step.state_parameters())
-    whole = Checkpoint(save_checkpoint(folder / "whole", 2, arrays, {"step": 2}, config, "f" * 64))
-    cut = Checkpoint(convert(whole, folder / "cut", config))
-    for rank in range(layout.devices):
-        for name, held in run.parameters(rank).items():
-            if name in cut.entries and is_laid_out(name):
-                weight = parameter_of(name)
-                if layout.stage_of(rank) in stages_of_parameter(weight, config.model, layout):
-                    part = parameter_slice(weight, cut.entries[name].shape, layout, rank)
-                    run.set_parameter(rank, name, cut.part(name, part))
-            elif name in cut.entries:
-                run.set_parameter(rank, name, dict(cut.tensors([name]))[name].reshape(held.shape))
+    whole = save_checkpoint(folder / "whole", 2, arrays, {"step": 2}, config, "f" * 64)
+    begun = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=str(whole)))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    program = f"{Path(__file__).stem}:resumed_program"
+    requests = [
+        CompileRequest(
+            begun, rank, "ascend", folder / f"again_{rank}", "export", f"{Path(__file__).stem}:resumed_program"
+        )
+        for rank in range(layout.devices)
+    ]
+    continued = EmulatedRun(CompiledRun(begun, {STEP: compile_ranks(requests, 2)}))
     expected, _ = first(batch_of_step(config, 2))
-    results = run.step(batch_of_step(config, 2))
+    results = continued.step(batch_of_step(config, 2))
     assert results[-1][0]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert results[-1][0]["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-5)
+    assert results[-1][0]["learning_rate"] == pytest.approx(expected["learning_rate"], rel=1e-6)  # counters, too
 
 
-def test_four_ranks_and_one_device(tmp_path: Path) -> None:
+def test_four_ranks_and_one_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["model.num_layers=3", "parallel.model_parallel=1", "train.micro_batches=2", "train.batch_size=4"]
-    check(load_config(TWINS / "all_five.yaml", words).config, tmp_path)
+    check(load_config(TWINS / "all_five.yaml", words).config, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_two_by_two_by_two_and_one_device(tmp_path: Path) -> None:
-    check(load_config(TWINS / "all_five.yaml", []).config, tmp_path)
+def test_two_by_two_by_two_and_one_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(load_config(TWINS / "all_five.yaml", []).config, tmp_path, monkeypatch)
