@@ -86,9 +86,7 @@ def check(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     program = f"{Path(__file__).stem}:resumed_program"
     requests = [
-        CompileRequest(
-            begun, rank, "ascend", folder / f"again_{rank}", "export", f"{Path(__file__).stem}:resumed_program"
-        )
+        CompileRequest(begun, rank, "ascend", folder / f"again_{rank}", "export", program)
         for rank in range(layout.devices)
     ]
     continued = EmulatedRun(CompiledRun(begun, {STEP: compile_ranks(requests, 2)}))
