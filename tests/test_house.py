@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pangu_alpha"
 MODULES = sorted(path.relative_to(ROOT) for path in PACKAGE.rglob("*.py"))
 LONGEST_FILE = 400
+FOR_OTHERS = "hugging_face_code"
+"""Code that runs in others' programs, whose modules find each other by relative imports alone."""
 
 LAYERS = [
     {"model", "parallel"},
@@ -34,6 +36,8 @@ def imports(path: Path):
             for name in node.names:
                 yield node.lineno, name.name
         elif isinstance(node, ast.ImportFrom):
+            if FOR_OTHERS in path.parts:
+                continue
             assert node.level == 0, f"{path}:{node.lineno}: write the full name, not a relative import"
             for name in node.names:
                 yield node.lineno, f"{node.module}.{name.name}"

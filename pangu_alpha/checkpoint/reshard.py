@@ -20,7 +20,7 @@ from pangu_alpha.checkpoint.format import (
     step_name,
 )
 from pangu_alpha.checkpoint.load import Checkpoint
-from pangu_alpha.checkpoint.ownership import OwnedPart, is_laid_out, owned_parts, ranks_of
+from pangu_alpha.checkpoint.ownership import OwnedPart, is_laid_out, owned_parts, parameter_of, ranks_of
 from pangu_alpha.checkpoint.rank_share import describe_layout
 from pangu_alpha.checkpoint.save import library_versions
 from pangu_alpha.checkpoint.tensor_file import tensors_header
@@ -34,15 +34,17 @@ PRECISIONS = ("float32", "float16")
 _BLOCK = 1 << 20
 
 
-def convert(source: Checkpoint, checkpoints: Path, config: Config, precision: str = "") -> Path:
+def convert(source: Checkpoint, checkpoints: Path, config: Config, precision: str = "", pieces: int = 0) -> Path:
     """Write a checkpoint for the layout of `config` as `checkpoints/step_…`.
 
     Args:
         source: any checkpoint; parts of several ranks are put together on the way.
         checkpoints: where it goes.
-        config: its `parallel` and `train.micro_batches` are the layout; its model must be the checkpoint's.
+        config: its `parallel` and `train.micro_batches` are the layout; its model must be the checkpoint's, but that
+            `model.vocab_size` may be larger (rows of zeros are added to the word table) or smaller (padding rows go).
         precision: of weights and moments: float32 or float16; empty: as they are.  What lies outside float16's range is
             an error, not infinite.
+        pieces: of the vocabulary; rows below are never left out.  0: not known, all rows stay.
 
     Returns:
         The new checkpoint's directory.
@@ -51,15 +53,23 @@ def convert(source: Checkpoint, checkpoints: Path, config: Config, precision: st
         PanguError: another model, a layout that does not fit it, no space, or a damaged tensor.
     """
     layout = layout_of(config)
-    _require_same_model(source, config)
+    rows = config.model.vocab_size
+    _require_same_model(source, config, pieces)
     kinds = {
-        name: (precision if precision and is_laid_out(name) else entry.dtype, entry.shape)
+        name: (
+            precision if precision and is_laid_out(name) else entry.dtype,
+            (rows, *entry.shape[1:]) if parameter_of(name) == "word_table" else entry.shape,
+        )
         for name, entry in source.entries.items()
     }
     manifest = dataclasses.replace(
         source.manifest,
         created=time.time(),
-        config={**source.manifest.config, "parallel": to_dict(config)["parallel"]},
+        config={
+            **source.manifest.config,
+            "parallel": to_dict(config)["parallel"],
+            "model": {**source.manifest.config["model"], "vocab_size": rows},
+        },
         versions=library_versions(),
     )
     with Progress("converting", len(kinds), "tensors") as progress:
@@ -80,7 +90,10 @@ def _cast(
     source: Checkpoint, kinds: Mapping[str, tuple[str, tuple[int, ...]]], progress: Progress
 ) -> Iterable[tuple[str, np.ndarray]]:
     for name, array in source.tensors():
-        kind = kinds[name][0]
+        kind, shape = kinds[name]
+        if array.shape != shape:
+            added = np.zeros((max(0, shape[0] - len(array)), *shape[1:]), array.dtype)
+            array = np.concatenate([array[: shape[0]], added])
         with np.errstate(over="ignore"):  # looked at below
             result = array.astype(kind, copy=False)
         if kind == "float16" and not np.isfinite(result).all() and np.isfinite(array).all():
@@ -89,9 +102,15 @@ def _cast(
         progress.advance()
 
 
-def _require_same_model(source: Checkpoint, config: Config) -> None:
+def _require_same_model(source: Checkpoint, config: Config, pieces: int) -> None:
     there, here = source.manifest.config["model"], to_dict(config)["model"]
-    for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "query_layer", "final_norm"):
+    least = pieces or there["vocab_size"]
+    if here["vocab_size"] < least:
+        raise PanguError(
+            f"{source.directory}: model.vocab_size is {here['vocab_size']} in the configuration; {least} rows of the "
+            f"word table are needed: add model.vocab_size={least} or more"
+        )
+    for key in ("hidden_size", "num_layers", "num_heads", "seq_length", "query_layer", "final_norm"):
         if there.get(key, here[key]) != here[key]:
             raise PanguError(
                 f"{source.directory}: model.{key} is {there[key]} there and {here[key]} in the configuration; "

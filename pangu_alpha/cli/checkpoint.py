@@ -20,12 +20,13 @@ pangu-alpha checkpoint verify runs/quickstart-fe341eb0/checkpoints/step_00002300
 pangu-alpha checkpoint diff runs/one runs/other
 pangu-alpha checkpoint convert --from runs/one --to converted --config configs/runs/2.6b_8.yaml
 pangu-alpha checkpoint import --from Pangu-alpha_2.6B --to runs/pangu_2.6b
+pangu-alpha checkpoint export --from runs/pangu_2.6b --to pangu_2.6b-hf --format hugging_face
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the job."""
-    jobs = parser.add_subparsers(dest="action", required=True, metavar="show|verify|diff|convert|import")
+    jobs = parser.add_subparsers(dest="action", required=True, metavar="show|verify|diff|convert|import|export")
     show = jobs.add_parser("show", help="what is in it: step, layout, files, tensors")
     show.add_argument(
         "directory", nargs="?", help="a checkpoint, or a run (its newest good one); default: the newest run"
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show, verify, compare, convert or import."""
+    """Show, verify, compare, convert, import or export."""
     jobs = {"show": _show, "verify": _verify, "diff": _diff, "convert": _convert}
     action = jobs.get(arguments.action) or arguments.act
     code: int = action(arguments)
@@ -135,6 +136,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 def _convert(arguments: argparse.Namespace) -> int:
     from pangu_alpha.checkpoint.reshard import convert
     from pangu_alpha.checkpoint.run_directory import RunDirectory, find_tokenizer
+    from pangu_alpha.data.tokenizer import Tokenizer
     from pangu_alpha.files import atomic_write
     from pangu_alpha.parallel.layout import layout_of
 
@@ -142,7 +144,9 @@ def _convert(arguments: argparse.Namespace) -> int:
     loaded, _ = load_run(arguments.config, _with_model(source, arguments))
     run = RunDirectory(Path(arguments.to))
     vocabulary = find_tokenizer(source)
-    directory = convert(source, run.checkpoints, loaded.config, arguments.precision)
+    fewer = loaded.config.model.vocab_size < source.entries["word_table"].shape[0]
+    pieces = Tokenizer.load(vocabulary).vocab_size if fewer else 0
+    directory = convert(source, run.checkpoints, loaded.config, arguments.precision, pieces)
     with atomic_write(run.tokenizer) as file:
         file.write(vocabulary.read_bytes())
     print(f"{directory}: step {source.step:,} for {layout_of(loaded.config)}")

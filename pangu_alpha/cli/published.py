@@ -1,4 +1,4 @@
-"""`pangu-alpha checkpoint import`: published weights, in."""
+"""`pangu-alpha checkpoint import` and `export`: weights of other forms, in and out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ pangu-alpha checkpoint import --from 2.6B/ --to runs/2.6b
 pangu-alpha checkpoint import --from pytorch_model.bin --to runs/mine model.num_heads=12
 """
 
+EXPORT_EXAMPLES = """
+pangu-alpha checkpoint export --from runs/quickstart-fe341eb0 --to quickstart-hf --format hugging_face
+pangu-alpha checkpoint export --from runs/2.6b --to 2.6b-ckpt --format ckpt --precision float16
+"""
+FORMS = {
+    "hugging_face": "a folder that transformers loads",
+    "ckpt": "one file of MindSpore with the names of the original release",
+    "numpy": "a .npy file a tensor",
+}
+PRECISIONS = ("stored", "float32", "float16")
+
 
 def add_actions(actions: Any) -> None:
-    """Add `import` to the actions of `pangu-alpha checkpoint`; each sets `act`, the function that does it."""
+    """Add `import` and `export` to the actions of `pangu-alpha checkpoint`; each sets `act`, what does it."""
     importing = actions.add_parser(
         "import",
         help="take in published weights, whatever their form",
@@ -34,6 +45,20 @@ def add_actions(actions: Any) -> None:
     )
     add_config_arguments(importing)
     importing.set_defaults(act=_import)
+    exporting = actions.add_parser(
+        "export",
+        help="write weights in a form that others read",
+        description="Write the weights of a checkpoint, of any layout, in a form that others read, with a model card: "
+        + "; ".join(f"{form}, {what}" for form, what in FORMS.items())
+        + ".",
+        examples=EXPORT_EXAMPLES,
+    )
+    exporting.add_argument("--from", dest="source", metavar="DIR", required=True, help="a checkpoint, or a run")
+    exporting.add_argument("--to", metavar="DIR", required=True, help="new directory")
+    exporting.add_argument("--format", dest="form", choices=tuple(FORMS), required=True, help="of the weights")
+    exporting.add_argument("--precision", choices=PRECISIONS, default="stored", help="of the weights (as stored)")
+    exporting.add_argument("--vocabulary", metavar="FILE", help="sentencepiece model (default: the checkpoint's own)")
+    exporting.set_defaults(act=_export)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -63,4 +88,16 @@ def _import(arguments: argparse.Namespace) -> int:
     )
     print(f"checkpoint   {done.checkpoint}")
     print(f"\nnext:\n  pangu-alpha generate --checkpoint {arguments.to} '今天'")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pangu_alpha.checkpoint.formats.exporting import export_checkpoint
+    from pangu_alpha.checkpoint.run_directory import find_checkpoint
+    from pangu_alpha.model_table import short_count
+
+    vocabulary = Path(arguments.vocabulary) if arguments.vocabulary else None
+    source = find_checkpoint(arguments.source, wanted=lambda name: False)  # each tensor is checked when it is read
+    done = export_checkpoint(source, Path(arguments.to), arguments.form, arguments.precision, vocabulary)
+    print(f"{done.directory}: {short_count(done.parameters)} parameters, {done.bytes:,} bytes, as {done.form}")
     return 0

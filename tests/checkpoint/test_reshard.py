@@ -232,3 +232,20 @@ def test_the_command(source: Checkpoint, tmp_path: Path, capsys: pytest.CaptureF
     assert (
         json.loads((tmp_path / "cut" / "checkpoints" / "step_00000007" / MANIFEST).read_text())["layout"]["ranks"] == 4
     )
+
+
+def test_padding_rows_come_and_go(source: Checkpoint, tmp_path: Path) -> None:
+    wide = dataclasses.replace(CONFIG, model=dataclasses.replace(MODEL, vocab_size=70))
+    padded = Checkpoint(convert(source, tmp_path / "padded", wide))
+    assert padded.manifest.config["model"]["vocab_size"] == 70
+    before, after = values_of(source), values_of(padded)
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name][:64] if name.endswith("word_table") else after[name], value)
+    for prefix in ("", "adam_m.", "adam_v."):
+        assert after[f"{prefix}word_table"].shape == (70, 32)
+        assert not after[f"{prefix}word_table"][64:].any()
+    with pytest.raises(PanguError, match="model.vocab_size is 64 in the configuration; 70 rows of the word table are"):
+        convert(padded, tmp_path / "narrow", CONFIG)
+    back = Checkpoint(convert(padded, tmp_path / "narrow", CONFIG, pieces=60))
+    for name, value in before.items():
+        np.testing.assert_array_equal(values_of(back)[name], value)
