@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,14 +19,18 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
     yield from _blocks(read_lines(path, data.encoding))
 
 
-def _blocks(lines: Iterable[str]) -> Iterator[str]:
+def _blocks(lines: Iterable[str], longest: float = math.inf) -> Iterator[str]:
+    """What lies between blank lines; a block of more than `longest` characters comes in parts, cut at line ends."""
     block: list[str] = []
+    characters = 0
     for line in lines:
-        if line and not line.isspace():
-            block.append(line)
-        elif block:
+        blank = not line or line.isspace()
+        if block and (blank or characters + len(line) > longest):
             yield "\n".join(block)
-            block = []
+            block, characters = [], 0
+        if not blank:
+            block.append(line)
+            characters += len(line) + 1
     if block:
         yield "\n".join(block)
 
@@ -34,7 +39,7 @@ def split(path: Path, settings: Any) -> Iterator[str]:
     """Documents of a text file, as `settings.documents` says; bytes that cannot be decoded become U+FFFD."""
     lines = read_lines(path, settings.encoding, lenient=True)
     if settings.documents == "blank_line":
-        yield from _blocks(lines)
+        yield from _blocks(lines, settings.longest_document)
     elif settings.documents == "line":
         yield from (line for line in lines if line and not line.isspace())
     elif settings.documents == "chapter":
