@@ -70,6 +70,10 @@ class Source:
         return ReaderSettings(self.text_key, self.encoding, self.documents, self.form, self.fields)
 
 
+LEAST_AUDIT = 100
+"""Documents below which shares of pairs say nothing."""
+
+
 @dataclass(frozen=True)
 class Duplicates:
     """What counts as a duplicate, and which document stays."""
@@ -91,7 +95,11 @@ class Duplicates:
     threshold: float = 0.6
     """Jaccard similarity from which two documents are duplicates."""
     prefer: tuple[str, ...] = ("length", "source")
-    """Which document of a cluster stays: by length (the longest) or source (the first in the recipe), in this order."""
+    """Which document of a cluster stays, in this order: by quality (the largest share of text in lines that end as
+    sentences do), length (the longest), or source (the first in the recipe)."""
+    audit: int = 0
+    """Documents, of all sources, with which the report tells how many near duplicates are found: with changed copies
+    planted among them, beside a comparison of all with all; 0: none."""
 
     def __post_init__(self) -> None:
         require_choice("unit", self.unit, ("characters", "words"))
@@ -100,6 +108,8 @@ class Duplicates:
         require(0 < self.bands <= self.permutations and self.permutations % self.bands == 0, "bands", self.bands,
                 f"it must divide permutations {self.permutations}")  # fmt: skip
         require_share("threshold", self.threshold)
+        require(self.audit == 0 or self.audit >= LEAST_AUDIT, "audit", self.audit,
+                f"it must be 0 or at least {LEAST_AUDIT}")  # fmt: skip
         for preference in self.prefer:
             require_choice("prefer", preference, PREFERENCES)
 

@@ -201,7 +201,18 @@ def _duplicates(found: dict[str, Any]) -> str:
     )
     return (
         f"<p>{found['exact']:,} exact and {found['near']:,} near duplicates (Jaccard from {found['threshold']}) were left out, "
-        f"and {found['paragraphs']:,} paragraphs.</p>{clusters}{pairs}<h3>Largest clusters</h3>{largest}"
+        f"and {found['paragraphs']:,} paragraphs.</p>{_audit(found['audit'])}{clusters}{pairs}<h3>Largest clusters</h3>{largest}"
+    )
+
+
+def _audit(audit: dict[str, Any] | None) -> str:
+    """How many near duplicates are found, beside a comparison of all with all."""
+    if audit is None:
+        return ""
+    return (
+        f"<p class='note'>Audit: of {audit['documents']:,} documents, {audit['planted']:,} of them changed copies, compared all "
+        f"with all, {audit['true_pairs']:,} pairs are near duplicates; precision {audit['precision']:.3f}, recall "
+        f"{audit['recall']:.3f}.</p>"
     )
 
 

@@ -38,7 +38,7 @@ rules:
   - length: {least: 20}
   - repetition
   - personal_data
-duplicates: {threshold: 0.6, paragraphs: 30}
+duplicates: {threshold: 0.6, paragraphs: 30, audit: 200}
 tokenizer: {kind: train, vocab_size: 1200}
 packing: {seq_length: 32, held_out_share: 0.1}
 batch_bytes: 20000
@@ -104,6 +104,10 @@ def test_what_comes_out(finished: Path) -> None:
     assert rows["lines", "kept"]["lost"]["exact duplicates"] >= 25
     assert sum(row["lost"]["near duplicates"] for row in report["stages"] if "lost" in row) >= 30
     assert report["broken"]["records"] == 1 and report["broken"]["shown"][0]["place"] == "lines/a.jsonl.gz#000000017"
+    audit = report["duplicates"]["audit"]
+    assert audit["documents"] == 200 and audit["planted"] == 12 and audit["true_pairs"] >= 12
+    assert audit["precision"] >= 0.95 and audit["recall"] >= 0.95
+    assert f"precision {audit['precision']:.3f}" in (finished / "report.html").read_text(encoding="utf-8")
     rules = {rule["rule"]: rule for rule in report["rules"]}
     assert rules["length"]["dropped"] >= 1 and rules["chinese_share"]["dropped"] >= 1
     assert rules["personal_data"]["pieces"] >= 1 and rules["navigation"]["pieces"] > 100

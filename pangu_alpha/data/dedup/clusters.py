@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pangu_alpha.data.dedup.bands import Pairs
 
-PREFERENCES = ("length", "source")
+PREFERENCES = ("quality", "length", "source")
 
 
 def clusters_of(pairs: Pairs, documents: int) -> npt.NDArray[np.int64]:

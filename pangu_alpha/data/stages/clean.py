@@ -29,6 +29,9 @@ DOCUMENTS, NUMBERS, SIGNATURES, COUNTS = "documents.arrow", "numbers.npz", "sign
 """Files of a unit."""
 
 
+_SENTENCE_ENDS = ("。", "！", "？", "；", "…", "”", "」", "』", "：", ".", "!", "?", ";")
+
+
 @dataclass(frozen=True)
 class CleanSettings:
     """What all batches share."""
@@ -101,6 +104,7 @@ def write_numbers(texts: pa.Array, duplicates: Duplicates, folder: Path) -> None
     | held_out | uint64 [rows] | decides whether a document is held out |
     | packing | uint64 [rows] | the order in which documents are packed |
     | characters | int64 [rows] | length |
+    | quality | float32 [rows] | share of the characters in lines that end as sentences do |
     | paragraphs | uint64 [paragraphs] | identity of each long paragraph |
     | paragraph_rows | int64 [paragraphs] | which document it is in |
     """
@@ -114,6 +118,7 @@ def write_numbers(texts: pa.Array, duplicates: Duplicates, folder: Path) -> None
         held_out=np.array([held_out_number(text) for text in essences], np.uint64),
         packing=np.array([packing_number(text) for text in plain], np.uint64),
         characters=np.array([len(text) for text in plain], np.int64),
+        quality=np.array([sentence_share(text) for text in plain], np.float32),
         paragraphs=paragraphs,
         paragraph_rows=rows,
     )
@@ -122,6 +127,16 @@ def write_numbers(texts: pa.Array, duplicates: Duplicates, folder: Path) -> None
             pa.array(essences, pa.large_string()), duplicates.run, duplicates.unit == "words"
         )
         np.save(folder / SIGNATURES, signatures(shingles, starts, duplicates.permutations))
+
+
+def sentence_share(text: str) -> float:
+    """Share of a text's characters that stand in lines which end as sentences do; 0 of an empty one.
+
+    Menus, lists and titles lower it (the rule of C4, Raffel et al. 2020, section 2.2, as a number).
+    """
+    lines = text.split("\n")
+    total = sum(map(len, lines))
+    return sum(len(line) for line in lines if line.rstrip().endswith(_SENTENCE_ENDS)) / total if total else 0.0
 
 
 def _paragraphs(texts: pa.Array, shortest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -159,7 +159,8 @@ def decide(corpus: Corpus, duplicates: Duplicates, exact: npt.NDArray[np.int64],
     everything = clusters_of(np.concatenate([same, near]) if len(near) else same, count)
     lengths = corpus.all("characters").astype(np.float64) if count else np.zeros(0)
     orders = np.repeat(np.array(corpus.sources, np.float64), np.diff(corpus.starts))
-    ranks = {"length": -lengths, "source": orders}
+    qualities = corpus.all("quality").astype(np.float64) if count else np.zeros(0)
+    ranks = {"quality": -qualities, "length": -lengths, "source": orders}
     kept = kept_of_clusters(everything, [ranks[preference] for preference in duplicates.prefer])
     reason = np.where(kept == np.arange(count), KEPT, np.where(exact == exact[kept], EXACT, NEAR)).astype(np.uint8)
     return Decisions(kept, reason, _gone_paragraphs(corpus, kept == np.arange(count)))

@@ -95,6 +95,14 @@ def test_who_stays() -> None:
     assert kept_of_clusters(clusters, []).tolist() == [0, 0, 0, 3]
 
 
+def test_quality_is_the_share_of_sentences() -> None:
+    from pangu_alpha.data.stages.clean import sentence_share
+
+    assert sentence_share("今天天气很好。\n首页 新闻 关于\n我们去公园！ ") == pytest.approx((7 + 7) / (7 + 8 + 7))
+    assert sentence_share("首页\n新闻") == 0
+    assert sentence_share("") == 0
+
+
 def news_documents(count: int) -> list[str]:
     from pangu_alpha.config import DataConfig
     from pangu_alpha.data.readers import find_files, read_sources
