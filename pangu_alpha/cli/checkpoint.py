@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangu_alpha.cli import published
-from pangu_alpha.cli.common import format_table, load_run
+from pangu_alpha.cli.common import format_table, load_run, model_words
 
 if TYPE_CHECKING:
     from pangu_alpha.checkpoint.load import Checkpoint
@@ -141,7 +141,9 @@ def _convert(arguments: argparse.Namespace) -> int:
     from pangu_alpha.parallel.layout import layout_of
 
     source = _opened(arguments.source)
-    loaded, _ = load_run(arguments.config, _with_model(source, arguments))
+    # The checkpoint's own model, where no configuration names one.
+    own = model_words(source.manifest.config["model"]) if arguments.config is None else []
+    loaded, _ = load_run(arguments.config, [*own, *arguments.overrides])
     run = RunDirectory(Path(arguments.to))
     vocabulary = find_tokenizer(source)
     fewer = loaded.config.model.vocab_size < source.entries["word_table"].shape[0]
@@ -151,11 +153,3 @@ def _convert(arguments: argparse.Namespace) -> int:
         file.write(vocabulary.read_bytes())
     print(f"{directory}: step {source.step:,} for {layout_of(loaded.config)}")
     return 0
-
-
-def _with_model(source: Checkpoint, arguments: argparse.Namespace) -> list[str]:
-    """The words of the command line, before them the checkpoint's own model where no configuration names one."""
-    own = []
-    if arguments.config is None:
-        own = [f"model.{key}={value}" for key, value in source.manifest.config["model"].items() if value != ""]
-    return [*own, *arguments.overrides]

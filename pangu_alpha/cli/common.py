@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pangu_alpha.config_checks import InvalidValue
@@ -60,6 +60,11 @@ def load_run(path: str | None, overrides: Sequence[str]) -> tuple[LoadedConfig, 
         source = loaded.sources[error.key]
         source, note = (path or COMMAND_LINE, " (the default)") if source == DEFAULT else (source, "")
         raise UsageError(f"{source}: {error.key} is {error.value!r}{note}; {error.allowed}") from None
+
+
+def model_words(model: Mapping[str, Any]) -> list[str]:
+    """The section `model` of a checkpoint as `key.sub=value` words."""
+    return [f"model.{key}={value}" for key, value in model.items() if value != ""]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pangu_alpha.cli.common import add_config_arguments
+from pangu_alpha.cli.common import add_config_arguments, load_run, model_words
+from pangu_alpha.errors import UsageError
 
 EXAMPLES = """
 pangu-alpha checkpoint import --from 2.6B/ --to runs/2.6b
@@ -16,11 +17,14 @@ pangu-alpha checkpoint import --from pytorch_model.bin --to runs/mine model.num_
 EXPORT_EXAMPLES = """
 pangu-alpha checkpoint export --from runs/quickstart-fe341eb0 --to quickstart-hf --format hugging_face
 pangu-alpha checkpoint export --from runs/2.6b --to 2.6b-ckpt --format ckpt --precision float16
+pangu-alpha checkpoint export --from runs/2.6b --to 2.6b-ranks --format mindspore --config configs/runs/2.6b_8.yaml
 """
 FORMS = {
     "hugging_face": "a folder that transformers loads",
     "ckpt": "one file of MindSpore with the names of the original release",
     "numpy": "a .npy file a tensor",
+    "mindspore": "a folder of .ckpt a rank with the strategy file, for the layout of --config or parallel.… words",
+    "mindspore_safetensors": "the same with safetensors",
 }
 PRECISIONS = ("stored", "float32", "float16")
 
@@ -58,6 +62,8 @@ def add_actions(actions: Any) -> None:
     exporting.add_argument("--format", dest="form", choices=tuple(FORMS), required=True, help="of the weights")
     exporting.add_argument("--precision", choices=PRECISIONS, default="stored", help="of the weights (as stored)")
     exporting.add_argument("--vocabulary", metavar="FILE", help="sentencepiece model (default: the checkpoint's own)")
+    exporting.add_argument("--config", metavar="FILE", help="with mindspore: a run whose layout the folders are for")
+    exporting.add_argument("overrides", nargs="*", metavar="key.sub=value", help="such as parallel.model_parallel=4")
     exporting.set_defaults(act=_export)
 
 
@@ -98,6 +104,11 @@ def _export(arguments: argparse.Namespace) -> int:
 
     vocabulary = Path(arguments.vocabulary) if arguments.vocabulary else None
     source = find_checkpoint(arguments.source, wanted=lambda name: False)  # each tensor is checked when it is read
-    done = export_checkpoint(source, Path(arguments.to), arguments.form, arguments.precision, vocabulary)
+    layout = None
+    if arguments.form.startswith("mindspore"):
+        _, layout = load_run(arguments.config, [*model_words(source.manifest.config["model"]), *arguments.overrides])
+    elif arguments.config or arguments.overrides:
+        raise UsageError(f"--format {arguments.form} has no ranks; leave --config and parallel.… words out")
+    done = export_checkpoint(source, Path(arguments.to), arguments.form, arguments.precision, vocabulary, layout)
     print(f"{done.directory}: {short_count(done.parameters)} parameters, {done.bytes:,} bytes, as {done.form}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from pangu_alpha.checkpoint.formats.hugging_face_export import write_hugging_face
 from pangu_alpha.checkpoint.formats.mindspore_ckpt import write_checkpoint
+from pangu_alpha.checkpoint.formats.mindspore_export import write_rank_folders
 from pangu_alpha.checkpoint.formats.model_card import model_card
 from pangu_alpha.checkpoint.formats.names.official import OFFICIAL
 from pangu_alpha.checkpoint.formats.names.official_pipeline import OFFICIAL_PIPELINE
@@ -20,7 +22,11 @@ from pangu_alpha.checkpoint.run_directory import find_tokenizer
 from pangu_alpha.config import Config
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_directory
+from pangu_alpha.parallel.layout import Layout
 from pangu_alpha.progress import Progress
+
+_RANK_FOLDERS = {"mindspore": "ckpt", "mindspore_safetensors": "safetensors"}
+"""Forms of MindSpore's own training, and the type of their files."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,22 @@ class Exported:
 
 
 def export_checkpoint(
-    source: Checkpoint, destination: Path, form: str, precision: str = "stored", vocabulary: Path | None = None
+    source: Checkpoint,
+    destination: Path,
+    form: str,
+    precision: str = "stored",
+    vocabulary: Path | None = None,
+    layout: Layout | None = None,
 ) -> Exported:
     """Write the weights of a checkpoint into the new directory `destination`, with a model card.
 
     Args:
         source: of any layout; moments and counters are left out.
         destination: appears whole or not at all.
-        form: hugging_face, ckpt or numpy.
+        form: hugging_face, ckpt, numpy, mindspore or mindspore_safetensors.
         precision: of the weights: float32, float16, or stored: as they are.
         vocabulary: sentencepiece model of the ids; None takes the checkpoint's own.
+        layout: of the ranks whose folders mindspore and mindspore_safetensors are; they have the moments, too.
 
     Raises:
         PanguError: the destination is there, the model has no query layer, a tensor is damaged or leaves float16's
@@ -61,6 +73,12 @@ def export_checkpoint(
         )
     vocabulary = vocabulary or find_tokenizer(source)
     card = model_card(source, config, form)
+    if form in _RANK_FOLDERS:
+        if precision != "stored":
+            raise PanguError(
+                f"--format {form} keeps the types as stored; `checkpoint convert --precision` changes them"
+            )
+        return _rank_folders(source, destination, form, vocabulary, card, config, layout or Layout())
     with Progress("exporting", len(config_names(config)), "tensors") as progress:
         tensors = _weights(source, config, precision, progress.advance)
         with atomic_directory(destination) as partial:
@@ -77,6 +95,19 @@ def export_checkpoint(
             (partial / "README.md").write_text(card, encoding="utf-8")
     sizes = [(tensor.size, tensor.nbytes) for tensor in tensors.values()]
     return Exported(form, destination, sum(size for size, _ in sizes), sum(count for _, count in sizes))
+
+
+def _rank_folders(
+    source: Checkpoint, destination: Path, form: str, vocabulary: Path, card: str, config: Config, layout: Layout
+) -> Exported:
+    source.verify()
+    names = release_table(config).names(config.model.num_layers)
+    with atomic_directory(destination) as partial, Progress("exporting", layout.devices, "ranks") as progress:
+        size = write_rank_folders(partial, source, names, config, layout, _RANK_FOLDERS[form], progress.advance)
+        (partial / "vocab.model").write_bytes(vocabulary.read_bytes())
+        (partial / "README.md").write_text(card, encoding="utf-8")
+    count = sum(math.prod(source.entries[name].shape) for name in names)
+    return Exported(form, destination, count, size)
 
 
 def release_table(config: Config) -> NameTable:

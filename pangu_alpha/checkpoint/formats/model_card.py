@@ -12,6 +12,10 @@ from pangu_alpha.model_table import short_count
 
 _UNKNOWN = "unknown"
 _WEIGHTS = ("table", "gamma", "beta", "weight", "bias")
+_RANKS = (
+    "`mindspore.transform_checkpoints`, `load_distributed_checkpoint` and `unified_safetensors` take the folders of the "
+    "ranks with `strategy.ckpt`; names are those of the original release, moments begin with `adam_m.` and `adam_v.`."
+)
 _LOAD = {
     "hugging_face": """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,6 +27,8 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=32)[0]))
 ```
 
 The tokenizer needs `pip install jieba sentencepiece`.""",
+    "mindspore": _RANKS,
+    "mindspore_safetensors": _RANKS,
     "ckpt": "`mindspore.load_checkpoint(FILE)` reads it; names are those of the original release.",
     "numpy": "`numpy.load(FILE)` reads each; a file is named as its tensor was in the original release.",
 }

@@ -28,6 +28,7 @@ from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.data.tokenizer import Tokenizer
 from pangu_alpha.errors import PanguError
 from pangu_alpha.inference.language_model import PanguAlpha
+from pangu_alpha.parallel.layout import Layout
 from tests.checkpoint.formats import generator
 
 FORMS = ("hugging_face", "ckpt", "numpy")
@@ -108,6 +109,56 @@ def test_the_code_that_goes_along_is_python(weights, small_shape, vocabulary_pat
         compile(code, module, "exec")
         assert f"class {name}(" in code
         assert "pangu_alpha." not in code  # it runs without this package
+
+
+LAYOUTS = {
+    "data and model": Layout(data_parallel=4, model_parallel=2, optimizer_shards=4, split_vocabulary=False),
+    "some shards": Layout(data_parallel=4, model_parallel=2, optimizer_shards=2, split_vocabulary=False),
+    "pipeline": Layout(
+        data_parallel=2, model_parallel=2, pipeline_stages=2, micro_batches=2, split_vocabulary=False
+    ),
+}  # fmt: skip
+
+
+def whole_of(weights: generator.Weights, norm: str = "official") -> generator.Weights:
+    named = generator.by_mindspore_names(weights, norm)
+    return named | {f"adam_{kind}.{name}": value * 0 for kind in "mv" for name, value in named.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_mindspore_puts_the_ranks_together(layout, weights, small_shape, vocabulary_path, tmp_path):
+    source = run_of(tmp_path, weights, small_shape, vocabulary_path)
+    export_checkpoint(source, tmp_path / "out", "mindspore", layout=LAYOUTS[layout])
+    strategy = str(tmp_path / "out" / "strategy.ckpt")
+    ms.transform_checkpoints(str(tmp_path / "out"), str(tmp_path / "whole"), "whole", strategy, None)
+    (made,) = (tmp_path / "whole").rglob("*.ckpt")
+    found = ms.load_checkpoint(str(made))
+    expected = whole_of(weights)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name].asnumpy(), value, err_msg=name)
+
+
+def test_the_rank_folders_come_back(weights, small_shape, vocabulary_path, tmp_path):
+    source = run_of(tmp_path, weights, small_shape, vocabulary_path)
+    export_checkpoint(source, tmp_path / "out", "mindspore", layout=LAYOUTS["some shards"])
+    import_weights(tmp_path / "out", tmp_path / "back", None, [f"model.num_heads={generator.HEADS}"], vocabulary_path)
+    found = dict(find_checkpoint(tmp_path / "back").tensors())
+    assert all((found[name] == value).all() for name, value in weights.items())
+
+
+def test_mindspore_unifies_safetensors_and_loads_them(weights, small_shape, vocabulary_path, tmp_path):
+    source = run_of(tmp_path, weights, small_shape, vocabulary_path)
+    export_checkpoint(source, tmp_path / "out", "mindspore_safetensors", layout=LAYOUTS["data and model"])
+    strategy = str(tmp_path / "out" / "strategy.ckpt")
+    ms.unified_safetensors(str(tmp_path / "out"), strategy, str(tmp_path / "unified"), max_process_num=2)
+    names = generator.by_mindspore_names(weights)
+    network = ms.nn.Cell()
+    for number, (name, value) in enumerate(names.items()):
+        network.insert_param_to_cell(f"p{number}", ms.Parameter(ms.Tensor(value * 0), name=name))
+    ms.load_distributed_checkpoint(network, unified_safetensors_dir=str(tmp_path / "unified"), format="safetensors")
+    for parameter in network.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), names[parameter.name], err_msg=parameter.name)
 
 
 def one_line(capsys: pytest.CaptureFixture, *words: str) -> str:
