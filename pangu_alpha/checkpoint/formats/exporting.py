@@ -75,9 +75,7 @@ def export_checkpoint(
     card = model_card(source, config, form)
     if form in _RANK_FOLDERS:
         if precision != "stored":
-            raise PanguError(
-                f"--format {form} keeps the types as stored; `checkpoint convert --precision` changes them"
-            )
+            raise PanguError(f"--format {form} keeps types as stored; `checkpoint convert --precision` changes them")
         return _rank_folders(source, destination, form, vocabulary, card, config, layout or Layout())
     with Progress("exporting", len(config_names(config)), "tensors") as progress:
         tensors = _weights(source, config, precision, progress.advance)
