@@ -13,8 +13,8 @@ from pangu_alpha.model_table import short_count
 _UNKNOWN = "unknown"
 _WEIGHTS = ("table", "gamma", "beta", "weight", "bias")
 _RANKS = (
-    "`mindspore.transform_checkpoints`, `load_distributed_checkpoint` and `unified_safetensors` take the ranks' folders "
-    "with `strategy.ckpt`; names are those of the original release, moments begin with `adam_m.` and `adam_v.`."
+    "`mindspore.transform_checkpoints`, `load_distributed_checkpoint` and `unified_safetensors` take the folders of "
+    "the ranks with `strategy.ckpt`; names are those of the original release, moments begin with `adam_m.`, `adam_v.`."
 )
 _LOAD = {
     "hugging_face": """```python
