@@ -34,13 +34,14 @@ GIB = 1 << 30
 
 
 def write_text(path: Path, size: int, paragraphs: int, seed: int) -> None:
-    """About `size` bytes of sentences in ever new order, a blank line after each `paragraphs` lines (0: none)."""
+    """About `size` bytes of made-up sentences, a blank line after each `paragraphs` lines (0: none)."""
     draw = random.Random(seed)
-    sentences = [sentence for text in some_documents(400) for sentence in text.split("。") if sentence]
+    characters = sorted({character for text in some_documents(400) for character in text if "一" <= character <= "龥"})
     written = line = 0
     with path.open("w", encoding="utf-8") as file:
         while written < size:
-            text = "。".join(draw.choices(sentences, k=12)) + "。\n"
+            # Drawn characters, so that no two documents are near duplicates.
+            text = "。".join("".join(draw.choices(characters, k=draw.randrange(8, 30))) for _ in range(12)) + "。\n"
             line += 1
             if paragraphs and line % paragraphs == 0:
                 text += "\n"
