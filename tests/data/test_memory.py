@@ -21,7 +21,7 @@ sources:
 rules: [normalise, traditional_to_simplified, mojibake, repeated_paragraphs, chinese_share, length, repetition,
   personal_data]
 duplicates: {threshold: 0.6, paragraphs: 30}
-tokenizer: {kind: train, vocab_size: 1200, train_characters: 2000000}
+tokenizer: {kind: train, vocab_size: 1200, train_characters: 300000}
 packing: {seq_length: 256, held_out_share: 0.01}
 """
 # The largest resident memory of any process below this one, as the system counts it.
@@ -76,7 +76,7 @@ def check(folder: Path, file_bytes: int, document_bytes: int, limit: int, worker
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    check(tmp_path, 12 << 20, 4 << 20, GIB, 1)
+    check(tmp_path, 2 << 20, 1 << 20, GIB, 1)
 
 
 @pytest.mark.slow

@@ -97,6 +97,18 @@ def check(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert results[-1][0]["learning_rate"] == pytest.approx(expected["learning_rate"], rel=1e-6)  # counters, too
 
 
+def test_two_stages_and_one_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [
+        "model.num_layers=3",
+        "parallel.model_parallel=1",
+        "parallel.data_parallel=1",
+        "parallel.optimizer_shards=1",
+    ]
+    words += ["train.micro_batches=2", "train.batch_size=2"]
+    check(load_config(TWINS / "all_five.yaml", words).config, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
 def test_four_ranks_and_one_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["model.num_layers=3", "parallel.model_parallel=1", "train.micro_batches=2", "train.batch_size=4"]
     check(load_config(TWINS / "all_five.yaml", words).config, tmp_path, monkeypatch)
