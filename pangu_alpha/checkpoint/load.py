@@ -19,6 +19,8 @@ from pangu_alpha.errors import PanguError
 
 logger = logging.getLogger(__name__)
 
+MAPPED_BYTES = 256 << 20
+"""Bytes read before a checkpoint's files are opened anew."""
 OPTIMIZER_PREFIXES = ("adam_m.", "adam_v.")
 """Names of the optimizer's moments begin with these, followed by the parameter's own name."""
 
@@ -70,17 +72,13 @@ class Checkpoint:
             DamagedCheckpointError: names the file and the tensor.
         """
         wanted = set(self.parts if names is None else names)
-        with contextlib.ExitStack() as stack:
-            opened: dict[str, Any] = {}
+        with _Files(self) as files:
             for name, parts in self.parts.items():
                 if name not in wanted:
                     continue
                 whole = None
                 for entry in parts:
-                    path = self.directory / entry.file
-                    if entry.file not in opened:
-                        opened[entry.file] = stack.enter_context(self._opened(path))
-                    array = self._read(path, opened[entry.file], entry)
+                    array = files.read(entry)
                     if len(parts) == 1:
                         whole = array
                     else:
@@ -114,7 +112,7 @@ class Checkpoint:
                 for axis, (start, _) in zip(overlap, entry.slice, strict=True)
             )
             path = self.directory / entry.file
-            with self._opened(path) as handle:
+            with self._open(path) as handle:
                 try:
                     read = handle.get_slice(name)[inside]
                 except (SafetensorError, OSError, ValueError, TypeError) as error:
@@ -141,17 +139,12 @@ class Checkpoint:
             DamagedCheckpointError: names the file and the tensor.
         """
         entries = [entry for name, parts in self.parts.items() if wanted(name) for entry in parts]
-        by_file: dict[str, list[TensorEntry]] = {}
-        for entry in entries[turn::turns]:
-            by_file.setdefault(entry.file, []).append(entry)
-        for name, own in by_file.items():
-            path = self.directory / name
-            with self._opened(path) as handle:
-                for entry in own:
-                    self._read(path, handle, entry)
+        with _Files(self) as files:
+            for entry in sorted(entries[turn::turns], key=lambda entry: entry.file):
+                files.read(entry)
 
     @contextlib.contextmanager
-    def _opened(self, path: Path) -> Iterator[Any]:
+    def _open(self, path: Path) -> Iterator[Any]:
         try:
             handle = safe_open(path, framework="numpy")
         except (SafetensorError, OSError) as error:
@@ -221,6 +214,36 @@ class Checkpoint:
             if theirs.get(section, {}).get(key, value) != value
         ]
         return f"; {differing[0]}" if differing else "; no key of the two configurations explains it"
+
+
+class _Files:
+    """Files of a checkpoint that are being read: opened when wanted, and anew after some bytes.
+
+    They are mapped into memory, and what was touched of a mapped file stays with the process as long as it is open.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint, self._stack = checkpoint, contextlib.ExitStack()
+        self._opened: dict[str, Any] = {}
+        self._bytes = 0
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def read(self, entry: TensorEntry) -> np.ndarray:
+        """What a file holds of a tensor, held against its checksum."""
+        if self._bytes > MAPPED_BYTES:
+            self._stack.close()
+            self._opened, self._bytes = {}, 0
+        path = self.checkpoint.directory / entry.file
+        if entry.file not in self._opened:
+            self._opened[entry.file] = self._stack.enter_context(self.checkpoint._open(path))
+        array = self.checkpoint._read(path, self._opened[entry.file], entry)
+        self._bytes += array.nbytes
+        return array
 
 
 def _require_whole(directory: Path, name: str, parts: list[TensorEntry]) -> None:

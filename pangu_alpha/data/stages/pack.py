@@ -16,6 +16,8 @@ from pangu_alpha.data.stages.clean import NUMBERS
 from pangu_alpha.data.stages.tokens import ids_of
 
 Ids = npt.NDArray[np.int32]
+_MAPPED_DOCUMENTS = 2048
+"""Documents read before files are mapped anew: a page of a mapped file, once touched, stays with the process."""
 
 
 class Digest(Protocol):
@@ -60,10 +62,14 @@ class PackedDocuments:
 
     def ids(self, held_out: bool) -> Iterator[Ids]:
         """Ids of each document of one side, as they are packed."""
-        stored = [ids_of(folder) for folder in self.tokens]
-        for batch, row in zip(*map(np.ndarray.tolist, self.order(held_out)), strict=True):
-            ids, ends = stored[batch]
-            yield np.asarray(ids[ends[row] : ends[row + 1]])
+        mapped: dict[int, tuple[Ids, npt.NDArray[np.int64]]] = {}
+        for number, (batch, row) in enumerate(zip(*map(np.ndarray.tolist, self.order(held_out)), strict=True)):
+            if number % _MAPPED_DOCUMENTS == 0:
+                mapped.clear()
+            if batch not in mapped:
+                mapped[batch] = ids_of(self.tokens[batch])
+            ids, ends = mapped[batch]
+            yield np.array(ids[ends[row] : ends[row + 1]])
 
     def count(self, held_out: bool) -> tuple[int, int, int]:
         """Documents, characters and tokens of one side."""
