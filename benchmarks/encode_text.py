@@ -129,9 +129,8 @@ def two_processes(model: Path, theirs: Callable[[list[str]], list[list[int]]]) -
             if first != expected[::2] or second != expected[1::2]:
                 raise SystemExit("ids differ")
     ratio = statistics.median(ratios)
-    print(
-        f"two processes against one plain loop, by the clock: {ratio:.2f} times ({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"two processes against one plain loop, by the clock: {ratio:.2f} times ({spread})")
     return {"ratio": round(ratio, 2), "lowest": round(min(ratios), 2), "highest": round(max(ratios), 2)}
 
 
