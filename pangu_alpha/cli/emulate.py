@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _product(arguments)
     config = load_config(arguments.config, arguments.overrides).config
 
+    from pangu_alpha.rehearsal.mindir import compiled_protobuf
+
+    os.environ.update({**compiled_protobuf(), **os.environ})  # before MindSpore is imported
     from pangu_alpha.parallel.layout import layout_of
     from pangu_alpha.progress import Progress
     from pangu_alpha.rehearsal.emulator.emulation import (

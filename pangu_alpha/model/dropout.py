@@ -40,9 +40,16 @@ def _row_numbers(shape: tuple[int, ...], part: int) -> Tensor:
 
 
 @constexpr
-def _column_numbers(shape: tuple[int, ...]) -> Tensor:
-    """uint32 [columns]."""
-    return Tensor(np.arange(shape[-1], dtype=np.uint32))
+def _mixed_columns(shape: tuple[int, ...]) -> Tensor:
+    """`mix` of each column's number: uint32 [columns]."""
+    return Tensor(_mixed(np.arange(shape[-1], dtype=np.uint32)))
+
+
+def _mixed(value: np.ndarray) -> np.ndarray:
+    """What `Mix` computes, on the host: uint32 -> uint32."""
+    value = (value ^ (value >> np.uint32(16))) * np.uint32(_FIRST_MULTIPLIER)
+    value = (value ^ (value >> np.uint32(15))) * np.uint32(_SECOND_MULTIPLIER)
+    return value ^ (value >> np.uint32(16))
 
 
 class Mix(nn.Cell):
@@ -90,8 +97,7 @@ class Dropout(nn.Cell):
         self.counter, self.part = numerics.counter_dropout, sharding.data_part
         seed0, seed1 = sharding.dropout_seeds(role, site)
         self.framework_dropout = sharding.shard(ops.Dropout(1.0 - rate, seed0, seed1), role)
-        self.mix_row, self.mix_column = Mix(role, sharding), Mix("vector", sharding)
-        self.mix = Mix(role, sharding)
+        self.mix_row, self.mix = Mix(role, sharding), Mix(role, sharding)
         self.add_site = sharding.shard(ops.Add(), "vector_scalar")
         self.xor_key = sharding.shard(ops.BitwiseXor(), f"{role}_vector")
         self.xor_column = sharding.shard(ops.BitwiseXor(), f"{role}_vector")
@@ -106,8 +112,7 @@ class Dropout(nn.Cell):
     def mask(self, shape: tuple[int, ...], key: Tensor) -> Tensor:
         """bool of `shape`, True where an element is kept; the last axis is the columns, all others are the rows."""
         row = self.mix_row(self.xor_key(_row_numbers(shape, self.part), self.add_site(key, self.site)))
-        column = self.mix_column(_column_numbers(shape))
-        return self.less(self.mix(self.xor_column(row, column)), self.limit)
+        return self.less(self.mix(self.xor_column(row, _mixed_columns(shape))), self.limit)
 
     def construct(self, value: Tensor, key: Tensor = None) -> Tensor:
         """`value` of any shape, `key` uint32 [1] or None -> the same shape and type."""

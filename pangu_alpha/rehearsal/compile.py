@@ -35,6 +35,7 @@ from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.parallel.layout import layout_of
 from pangu_alpha.rehearsal.driver_stubs import stub_environment
 from pangu_alpha.rehearsal.failure import explain
+from pangu_alpha.rehearsal.mindir import compiled_protobuf
 from pangu_alpha.rehearsal.program import TRAINING_STEP
 
 MODES = ("compile", "export")
@@ -264,9 +265,17 @@ def check_rank(rank: int, devices: int) -> None:
         )
 
 
+_ALLOCATOR = {
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535",
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+"""A graph is millions of small objects: glibc keeps more of them at hand, which saves a tenth of the time."""
+
+
 def _rank_environment(variables: dict[str, str], rank: int, devices: int) -> dict[str, str]:
     package = str(Path(pangu_alpha.__file__).parent.parent)
-    environment = {**os.environ, **variables}
+    environment = {**_ALLOCATOR, **compiled_protobuf(), **os.environ, **variables}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH", ""), package]))
     environment |= {"RANK_ID": str(rank), "PMIX_RANK": str(rank), "RANK_SIZE": str(devices)}
     environment.pop("MS_DEV_PRECOMPILE_ONLY", None)

@@ -152,6 +152,14 @@ class MindIR:
     constants: Mapping[str, Any]
 
 
+def compiled_protobuf() -> dict[str, str]:
+    """Environment variables that keep protobuf's compiled form, which reads a graph eight times as fast.
+
+    MindSpore sets the one in Python where nothing is set when it is imported.  Empty if there is no compiled one.
+    """
+    return {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "upb"} if importlib.util.find_spec("google._upb") else {}
+
+
 def read_mindir(path: Path) -> MindIR:
     """Read the file `CompiledRank.graph`.
 

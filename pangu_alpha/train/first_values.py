@@ -57,7 +57,7 @@ def give_saved_values(step: TrainStep, checkpoint: Checkpoint, config: Config, r
     if not holds_parts(step, config):
         fill_parameters(parameters, checkpoint, config)
         return
-    checkpoint.check_shapes({item.name: tuple(item.shape) for item in parameters}, config)
+    checkpoint.check_shapes(step.state_shapes(), config)
     laid_out = [parameter for parameter in parameters if is_laid_out(parameter.name)]
     others = [parameter for parameter in parameters if not is_laid_out(parameter.name)]
     give_slice_values(laid_out, checkpoint.part, config.model, layout_of(config), rank, parameter_of)

@@ -15,8 +15,9 @@ from pangu_alpha.model.sharding import UNSHARDED, Sharding
 from pangu_alpha.parallel.context import BATCH_ARRAYS
 from pangu_alpha.parallel.data_parallel import DataParallel
 from pangu_alpha.parallel.layout import Layout, layout_of, require_data_parallel_alone
+from pangu_alpha.parallel.micro_batches import MicroBatches
 from pangu_alpha.parallel.slices import gradient_shares, places_in_stage
-from pangu_alpha.parallel.stages import lay_out
+from pangu_alpha.parallel.stages import lay_out, stages_of_parameter
 from pangu_alpha.parallel.strategies import Strategies
 from pangu_alpha.train.optimizer import build_optimizer
 
@@ -88,19 +89,18 @@ class Gradients(nn.Cell):
         self.at_once = layout.micro_batches if layout.in_pipeline else 1
         self.weights = weights
         self.micro_step = Parameter(Tensor([0], ms.int32), name="micro_step", requires_grad=False)
-        has_dropout = config.model.dropout > 0.0
-        self.feeds_number = has_dropout and layout.in_pipeline  # the pipeline gives each micro batch its own
+        self.in_pipeline = layout.in_pipeline
         if layout.in_pipeline:
-            self.network = nn.PipelineCell(network, layout.micro_batches)
+            self.network = MicroBatches(network, layout.micro_batches, config.train.batch_size, config.model.seq_length)
         else:
-            self.network = CountedLoss(network, self.micro_step) if has_dropout else network
+            self.network = CountedLoss(network, self.micro_step) if config.model.dropout > 0.0 else network
         self.number = Tensor(np.arange(self.at_once, dtype=np.int32))
         self.micro_batches = float(layout.micro_batches)
         self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
 
     def construct(self, inputs: tuple[Tensor, ...], loss_scale: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Five int32 [B, S] and the loss scale -> loss / micro batches, scaled gradients."""
-        if self.feeds_number:
+        if self.in_pipeline:  # which gives each micro batch its own number
             inputs = (*inputs, self.micro_step + self.number)
         loss = self.network(*inputs)
         scale = ops.ones_like(loss) * (loss_scale / self.micro_batches)
@@ -143,6 +143,12 @@ class TrainStep(nn.Cell):
         super().__init__(auto_prefix=False)
         layout = layout or Layout(micro_batches=config.train.micro_batches)
         self.network, self.model = network, network.model
+        names = [weight.name for weight in network.trainable_params()]
+        stage = layout.stage_of(rank)
+        # Of a pipeline's layers MindSpore compiles all and then cuts the other stages' away; so a rank's optimizer has
+        # only its own, and the others get no gradient.
+        for weight in network.trainable_params():
+            weight.requires_grad = stage in stages_of_parameter(weight.name, config.model, layout)
         self.weights = ParameterTuple(network.trainable_params())
         self.optimizer = build_optimizer(list(self.weights), config.optimizer)
         self.gradients = Gradients(network, self.weights, config, layout)
@@ -159,7 +165,7 @@ class TrainStep(nn.Cell):
             self.accumulated_loss = Parameter(Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
         self.norm_limit = Parameter(Tensor(np.inf, ms.float32), name="norm_limit", requires_grad=False)
         self.shares = gradient_shares([(weight.name, weight.shape) for weight in self.weights], layout, rank)
-        self.places = Tensor(places_in_stage([weight.name for weight in self.weights], config.model, layout, rank))
+        self.places = Tensor(places_in_stage(names, config.model, layout, rank))
         self.zero = Tensor(np.zeros(1, np.float32))
         self.gather = ops.Gather()
         self.has_ranks = layout.devices > 1
@@ -185,6 +191,15 @@ class TrainStep(nn.Cell):
                 seen.setdefault(parameter.name, parameter)
         return list(seen.values())
 
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of what a checkpoint of the run holds: `state_parameters`, and other stages' moments."""
+        shapes = {item.name: tuple(item.shape) for item in self.state_parameters()}
+        trained = self.weights[0].name
+        prefixes = [name.removesuffix(trained) for name in shapes if name.endswith(f".{trained}")]
+        for weight in self.network.get_parameters():
+            shapes |= {prefix + weight.name: tuple(weight.shape) for prefix in prefixes}
+        return shapes
+
     def construct(
         self,
         tokens: Tensor,
@@ -196,9 +211,8 @@ class TrainStep(nn.Cell):
         """Five int32 [B, S] -> (METRICS float32 [5], gradient norm of each weight float32 [P])."""
         scale = self.loss_scale + 0.0
         loss, gradients = self.gradients((tokens, positions, query_positions, segments, labels), scale)
-        accumulated = gradients
+        accumulated = ops.depend(self.accu_grads, gradients) if self.pipelined else ()
         if self.pipelined:
-            accumulated = ops.depend(self.accu_grads, gradients)
             if not self.divided:  # divided gradients come back added up, whole ones stay in accu_grads
                 gradients = accumulated
         elif self.accumulates:

@@ -118,7 +118,7 @@ class Trainer:
         self.saver = BackgroundSaver()
         self.share: RankShare | None = None
         if self.ranks.count > 1:
-            shapes = {item.name: tuple(item.shape) for item in self.stepper.step.state_parameters()}
+            shapes = self.stepper.step.state_shapes()
             # On CPUs all ranks hold everything, and the first one keeps it.
             kept_by = layout if holds_parts(self.stepper.step, config) else Layout()
             attempt = f"{self.ranks.of_first(time.time_ns() % 2**40):.0f}"

@@ -244,7 +244,8 @@ def compile_with_reference(
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        references = list(reference_steps(config, [batch_of_step(config, number) for number in range(steps)]))
+        batches = [batch_of_step(config, number) for number in range(steps)]
+        references = list(reference_steps(config, batches, target=target))
     finally:
         thread.join()
     if isinstance(outcome[0], BaseException):

@@ -39,7 +39,10 @@ def single_device_config(config: Config) -> Config:
 
 
 def reference_steps(
-    config: Config, batches: Sequence[Batch], disturb: Disturb = lambda number, values: None
+    config: Config,
+    batches: Sequence[Batch],
+    disturb: Disturb = lambda number, values: None,
+    target: str = "ascend",
 ) -> Iterator[StepResult]:
     """Steps of `config` on one device, from the initial values of the run.
 
@@ -47,6 +50,7 @@ def reference_steps(
         config: the run, of any layout.
         batches: of the steps.
         disturb: changes parameters between steps, for those who test what then happens.
+        target: ascend or gpu, whose operators are taken, on the CPU's kernels: far fewer than the CPU's own forms.
     """
     import mindspore as ms
 
@@ -55,8 +59,8 @@ def reference_steps(
     from pangu_alpha.train.step import Stepper, build_training_step
 
     single = single_device_config(config)
-    device = set_single_device_context("cpu")
-    step = build_training_step(single, device)
+    set_single_device_context("cpu")
+    step = build_training_step(single, target)
     fill_initial_values(step.model, single.model, single.train.seed)
     stepper = Stepper(step)
     for number, batch in enumerate(batches):
