@@ -172,30 +172,41 @@ def _set_device_options(settings: ParallelConfig, device: str) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt once the graph that runs inside has ended.
+    """Let Ctrl-C raise KeyboardInterrupt once the graph that runs inside has ended; a second one raises it at once.
 
     MindSpore takes SIGINT over whenever a graph runs, never gives it back, and answers it by sending SIGTERM to its own
-    process, which ends it (a notebook's kernel, too).  So SIGTERM raises KeyboardInterrupt inside, and Python's handler
-    of SIGINT stands again afterwards.  A handler of SIGTERM that is already there is left alone: it gets the signal.
+    process, which ends it (a notebook's kernel, too).  So both signals are only noted inside: an exception raised while
+    the compiler calls Python back, or in a finaliser, would be lost.  Handlers that others have set get their signals,
+    and are set again afterwards.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers belong to the main thread
         return
-    outer = signal.getsignal(signal.SIGTERM)
-    if outer is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _interrupt)
+    outer = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    noted = _Noted()
+    for number, handler in outer.items():
+        if handler in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, noted)
     try:
         yield
     finally:
-        python_handler = signal.getsignal(signal.SIGINT)
-        if python_handler is not None:  # None: set by another library before MindSpore
-            signal.signal(signal.SIGINT, python_handler)
-        if outer is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, outer)
+        for number, handler in outer.items():
+            if handler is not None:  # None: set by another library before MindSpore
+                signal.signal(number, handler)
+    if noted.count:
+        raise KeyboardInterrupt
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (what a handler is called with)
-    raise KeyboardInterrupt
+class _Noted:
+    """A handler that counts signals; from the second on it interrupts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (what a handler is called with)
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
 
 
 def device_name(device: str) -> str:

@@ -99,3 +99,22 @@ def test_afterwards_everything_is_as_before() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_is_not_lost_where_python_swallows_exceptions() -> None:
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            sum(range(10))  # Python calls the handler here, and ignores what it raises
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        Dying()
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        reached = True
+    assert not reached
