@@ -69,13 +69,14 @@ class CountedLoss(nn.Cell):
     def __init__(self, network: PanguAlphaLoss, micro_step: Parameter) -> None:
         super().__init__(auto_prefix=False)
         self.network, self.micro_step = network, micro_step
-        self.zero = Tensor(np.zeros(1, np.int32))
+        self.add = network.model.sharding.shard(ops.Add(), "vector_scalar")
+        self.zero = Tensor(0, ms.int32)
 
     def construct(
         self, tokens: Tensor, positions: Tensor, query_positions: Tensor, segments: Tensor, labels: Tensor
     ) -> Tensor:
         """Five int32 [B, S] -> float32 []."""
-        return self.network(tokens, positions, query_positions, segments, labels, self.micro_step + self.zero)
+        return self.network(tokens, positions, query_positions, segments, labels, self.add(self.micro_step, self.zero))
 
 
 class Gradients(nn.Cell):
