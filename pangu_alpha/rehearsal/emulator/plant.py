@@ -67,9 +67,21 @@ def _with_wrong_strategy(program: str, config: Config, target: str, rank: int) -
 
     Strategies.__init__ = with_mistake  # type: ignore[method-assign]
     try:
-        return load_program(program, config, target, rank)
+        wrong = load_program(program, config, target, rank)
     finally:
         Strategies.__init__ = original  # type: ignore[method-assign]
+    # Whole values: a rank that makes its part alone would tell at once that MindSpore keeps another one.
+    return dataclasses.replace(wrong, fill=partial(_fill_whole, wrong, config))
+
+
+def _fill_whole(program: Program, config: Config) -> None:
+    from mindspore import Tensor
+
+    from pangu_alpha.model.initial_values import initial_value
+
+    for weight in program.cell.gradients.weights:
+        value = initial_value(weight.name, tuple(weight.shape), config.model, config.train.seed)
+        weight.set_data(Tensor(value, weight.dtype))
 
 
 wrong_strategy_step = partial(_with_wrong_strategy, TRAINING_STEP)

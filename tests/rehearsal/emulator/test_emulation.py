@@ -145,7 +145,6 @@ def test_a_disturbed_weight_of_one_rank_is_found(all_five):
     assert {(difference.name, difference.rank) for difference in first.too_large} == {(name, 2)}
 
 
-@pytest.mark.slow
 def test_a_wrong_strategy_shows_in_the_norm(repository, tmp_path):
     plant = PLANTS["wrong_strategy"]
     overrides = [f"parallel.{key}=1" for key in ("data_parallel", "pipeline_stages", "optimizer_shards")]
