@@ -144,13 +144,12 @@ class TrainStep(nn.Cell):
         super().__init__(auto_prefix=False)
         layout = layout or Layout(micro_batches=config.train.micro_batches)
         self.network, self.model = network, network.model
-        names = [weight.name for weight in network.trainable_params()]
-        stage = layout.stage_of(rank)
+        stage, weights = layout.stage_of(rank), network.trainable_params()
         # Of a pipeline's layers MindSpore compiles all and then cuts the other stages' away; so a rank's optimizer has
         # only its own, and the others get no gradient.
-        for weight in network.trainable_params():
+        for weight in weights:
             weight.requires_grad = stage in stages_of_parameter(weight.name, config.model, layout)
-        self.weights = ParameterTuple(network.trainable_params())
+        self.weights = ParameterTuple(weight for weight in weights if weight.requires_grad)
         self.optimizer = build_optimizer(list(self.weights), config.optimizer)
         self.gradients = Gradients(network, self.weights, config, layout)
         self.dynamic_scale = numerics.compute_dtype == ms.float16
@@ -166,7 +165,7 @@ class TrainStep(nn.Cell):
             self.accumulated_loss = Parameter(Tensor(0.0, ms.float32), name="accumulated_loss", requires_grad=False)
         self.norm_limit = Parameter(Tensor(np.inf, ms.float32), name="norm_limit", requires_grad=False)
         self.shares = gradient_shares([(weight.name, weight.shape) for weight in self.weights], layout, rank)
-        self.places = Tensor(places_in_stage(names, config.model, layout, rank))
+        self.places = Tensor(places_in_stage([weight.name for weight in weights], config.model, layout, rank))
         self.zero = Tensor(np.zeros(1, np.float32))
         self.gather = ops.Gather()
         self.has_ranks = layout.devices > 1
@@ -212,6 +211,7 @@ class TrainStep(nn.Cell):
         """Five int32 [B, S] -> (METRICS float32 [5], gradient norm of each weight float32 [P])."""
         scale = self.loss_scale + 0.0
         loss, gradients = self.gradients((tokens, positions, query_positions, segments, labels), scale)
+        # () elsewhere: MindSpore warns of a second name for gradients that nothing uses ("side effect nodes …").
         accumulated = ops.depend(self.accu_grads, gradients) if self.pipelined else ()
         if self.pipelined:
             if not self.divided:  # divided gradients come back added up, whole ones stay in accu_grads
