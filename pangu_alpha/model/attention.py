@@ -13,7 +13,7 @@ from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.dropout import Dropout
 from pangu_alpha.model.linear import Linear
 from pangu_alpha.model.numerics import Numerics
-from pangu_alpha.model.operators import Softmax
+from pangu_alpha.model.operators import Softmax, WeightedValues
 from pangu_alpha.model.sharding import UNSHARDED, Sharding
 
 
@@ -41,6 +41,8 @@ class Attention(nn.Cell):
         self.add_mask = sharding.shard(ops.Add(), "add_mask")
         fused = sharding.shard(ops.Softmax(axis=-1), "softmax")
         self.softmax = fused if numerics.fused_operators else Softmax()
+        self.weighted_values = WeightedValues()
+        self.at_once = not numerics.fused_operators and {self.softmax_dtype, numerics.compute_dtype} == {ms.float32}
         self.cast_weights = sharding.shard(ops.Cast(), "scores_cast")
         self.weights_value = sharding.shard(ops.BatchMatMul(), "weights_value")
         self.reshape = ops.Reshape()
@@ -57,17 +59,24 @@ class Attention(nn.Cell):
         """[B, N, S, D] -> [B*S, H]."""
         return self.reshape(self.from_heads(heads, (0, 2, 1, 3)), (-1, self.num_heads * self.head_size))
 
-    def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> weights [B, N, S, T]."""
+    def scores(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> scores [B, N, S, T], masked."""
         scores = self.cast_scores(self.query_key(self.scale_query(query, self.scale), key), self.softmax_dtype)
         if self.half_softmax:
             mask = self.cast_mask(mask, ms.float16)
-        return self.softmax(self.add_mask(scores, mask))
+        return self.add_mask(scores, mask)
+
+    def weights(self, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+        """[B, N, S, D], [B, N, T, D], additive mask float32 [B, 1 or N, S, T] -> weights [B, N, S, T]."""
+        return self.softmax(self.scores(query, key, mask))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
         """[B, N, S, D], twice [B, N, T, D], mask [B, 1 or N, S, T] -> [B*S, H] after the output projection."""
-        weights = self.cast_weights(self.weights(query, key, mask), self.compute_dtype)
-        context = self.weights_value(self.dropout(weights, dropout_key), value)  # [B, N, S, D]
+        if self.at_once and dropout_key is None:
+            context, _ = self.weighted_values(self.scores(query, key, mask), value)  # [B, N, S, D]
+        else:
+            weights = self.cast_weights(self.weights(query, key, mask), self.compute_dtype)
+            context = self.weights_value(self.dropout(weights, dropout_key), value)
         return self.output(self.merge_heads(context))
 
     def construct(self, query_input: Tensor, hidden: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:

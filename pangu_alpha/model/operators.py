@@ -70,6 +70,40 @@ class ScaleColumns(nn.Cell):
         return self.multiply(rows, self.repeat(self.reshape(scale, (1, -1)), (rows.shape[0], 1)))
 
 
+class WeightedValues(nn.Cell):
+    """`softmax(scores) V`:  scores [B, N, S, T], V [B, N, T, D] -> context [B, N, S, D], and the weights.
+
+    With P the weights, O the context and dO its gradient, that of the scores is `P (dO V^T - sum over D of dO O)`; the
+    sum, one number a row, enters the product as a column of dO that meets a column of ones beside V.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = ops.Softmax(axis=-1)
+        self.product, self.product_of_transposed = ops.BatchMatMul(), ops.BatchMatMul(transpose_a=True)
+        self.product_with_transposed = ops.BatchMatMul(transpose_b=True)
+        self.multiply, self.sum_by_product, self.reshape = ops.Mul(), ops.MatMul(), ops.Reshape()
+        self.beside, self.fill = ops.Concat(axis=3), ops.Fill()
+
+    def construct(self, scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, S, T], [B, N, T, D] -> [B, N, S, D] and the weights [B, N, S, T]; nobody asks for their gradient."""
+        weights = self.softmax(scores)
+        return self.product(weights, value), weights
+
+    def bprop(
+        self, scores: Tensor, value: Tensor, outputs: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of scores and value."""
+        (context, weights), gradient = outputs, gradients[0]
+        batch, heads, steps, size = context.shape
+        pairs = self.reshape(self.multiply(gradient, context), (-1, size))
+        sums = self.sum_by_product(pairs, self.fill(context.dtype, (size, 1), -1.0))
+        sums = self.reshape(sums, (batch, heads, steps, 1))
+        ones = self.fill(value.dtype, (batch, heads, scores.shape[3], 1), 1.0)
+        difference = self.product_with_transposed(self.beside((gradient, sums)), self.beside((value, ones)))
+        return self.multiply(weights, difference), self.product_of_transposed(weights, gradient)
+
+
 class Softmax(nn.Cell):
     """Softmax over the last axis as `exp(log softmax)`, whose gradient is one operator: any shape -> the same."""
 
