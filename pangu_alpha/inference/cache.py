@@ -19,6 +19,7 @@ from pangu_alpha.config import ModelConfig
 from pangu_alpha.model.block import Block
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaModel
+from pangu_alpha.model.top_cell import TopCell
 from pangu_alpha.parallel.context import interruptible
 
 _CALL_SIZES = (1, 4, 16, 64, 256, 1024)
@@ -71,7 +72,7 @@ class LayerCache(nn.Cell):
         return self.write_keys(self.keys, places, keys), self.write_values(self.values, places, values)
 
 
-class CachedStep(nn.Cell):
+class CachedStep(TopCell):
     """Feeds T new tokens to each of B texts and asks for one position each; keys and values stay in the caches."""
 
     def __init__(self, model: PanguAlphaModel, config: ModelConfig, numerics: Numerics, batch: int) -> None:

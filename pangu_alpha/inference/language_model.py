@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
 from pangu_alpha.checkpoint.load import Checkpoint, saved_config
 from pangu_alpha.checkpoint.parameters import fill_parameters
@@ -24,6 +24,7 @@ from pangu_alpha.inference.sampling import Sampling
 from pangu_alpha.model.loss import TokenLoss
 from pangu_alpha.model.numerics import resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaModel
+from pangu_alpha.model.top_cell import TopCell
 from pangu_alpha.parallel.context import set_single_device_context
 
 _LARGEST_BATCH = 8
@@ -53,7 +54,7 @@ class TextScore:
         return -self.log_probability / math.log(2.0) / self.characters
 
 
-class TokenScorer(nn.Cell):
+class TokenScorer(TopCell):
     """Negative log-probability of every label: five int32 [B, S] -> float32 [B*S]."""
 
     def __init__(self, model: PanguAlphaModel, vocab_size: int) -> None:

@@ -26,9 +26,13 @@ class GeluTanh(nn.Cell):
         self.linear = 2.0 * math.sqrt(2.0 / math.pi)
         self.cubic = self.linear * 0.044715
 
+    def quadratic(self, value: Tensor) -> Tensor:
+        """The cubic term over the value."""
+        return self.cubic * value * value
+
     def gate(self, value: Tensor) -> Tensor:
         """What the value is multiplied with."""
-        return self.sigmoid(value * (self.linear + self.cubic * value * value))
+        return self.sigmoid(value * (self.linear + self.quadratic(value)))
 
     def construct(self, value: Tensor) -> Tensor:
         """Any shape -> the same shape."""
@@ -45,8 +49,8 @@ class GeluTanhByHand(GeluTanh):
     def bprop(self, value: Tensor, output: Tensor, gradient: Tensor) -> tuple[Tensor]:  # noqa: ARG002
         """The gradient of the value."""
         wide = self.cast(value, ms.float32)  # its square may leave the range of float16
-        gate = self.gate(wide)  # in float32 the compiler takes that of the forward pass
-        slope = self.linear + 3.0 * self.cubic * wide * wide
+        gate = self.gate(wide)  # in float32 the compiler takes this, and the quadratic term, of the forward pass
+        slope = self.linear + 3.0 * self.quadratic(wide)
         derivative = gate + self.sigmoid_gradient(gate, wide * slope)
         return (gradient * self.cast(derivative, gradient.dtype),)
 

@@ -11,6 +11,9 @@ from pangu_alpha.model.sharding import UNSHARDED, Sharding
 LEAST_COUNT = 1e-5
 """Added to the number of counted steps, so that a batch of <pad> alone has the loss 0 (official loss)."""
 
+LEAST_PROBABILITY = 1e-37
+"""Added to a probability before its logarithm: `HeadLoss` of a token is at most 85.2."""
+
 PAD_ID = 6
 """Id of `<pad>` in the released vocabulary: a step that feeds it is not counted."""
 
@@ -29,6 +32,53 @@ class TokenLoss(nn.Cell):
         """[B*S, V], int32 [B, S] -> float32 [B*S]."""
         log_probabilities = self.log_softmax(self.cast(logits, ms.float32))
         return self.pick(log_probabilities, self.reshape(labels, (-1,)), self.weights)[0]
+
+
+class HeadLoss(nn.Cell):
+    """TokenLoss(Head(hidden)) in one, with its gradient written out, for training on the CPU.
+
+    hidden [M, H], word table [V, H], labels int32 [M] -> losses [M] and probabilities P [M, V], all float32.  The
+    logits are passed over once, for P.  With g the gradients of the losses, that of the logits is `g (P - one-hot)`,
+    which is never made: its products with table and hidden are `g (P table - table[label])` and `P^T (g hidden)` less
+    `g hidden` added up by label.  The gradient is exact where the loss no longer is, beyond 85 (LEAST_PROBABILITY).
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.logits, self.product = ops.MatMul(transpose_b=True), ops.MatMul()
+        self.product_of_transposed = ops.MatMul(transpose_a=True)
+        self.softmax, self.pick, self.log, self.negate = ops.Softmax(axis=-1), ops.GatherD(), ops.Log(), ops.Neg()
+        self.least = Tensor(LEAST_PROBABILITY, ms.float32)
+        self.reshape, self.repeat, self.multiply = ops.Reshape(), ops.Tile(), ops.Mul()
+        self.gather, self.sum_by_label = ops.Gather(), ops.UnsortedSegmentSum()
+
+    def construct(self, hidden: Tensor, word_table: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """[M, H], [V, H], int32 [M] -> [M] and [M, V]; nobody asks for the gradient of the second."""
+        probabilities = self.softmax(self.logits(hidden, word_table))
+        picked = self.pick(probabilities, 1, self.reshape(labels, (-1, 1)))
+        losses = self.negate(self.log(picked + self.least))  # a sum, as a maximum would hide a NaN
+        return self.reshape(losses, (-1,)), probabilities
+
+    def bprop(
+        self,
+        hidden: Tensor,
+        word_table: Tensor,
+        labels: Tensor,
+        outputs: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of hidden and word table."""
+        probabilities = outputs[1]
+        gradient = self.repeat(self.reshape(gradients[0], (-1, 1)), (1, hidden.shape[1]))
+        expected = self.product(probabilities, word_table) - self.gather(word_table, labels, 0)
+        scaled = self.multiply(gradient, hidden)
+        of_table = self.product_of_transposed(probabilities, scaled)
+        return (
+            self.multiply(gradient, expected),
+            of_table - self.sum_by_label(scaled, labels, self.vocab_size),
+            ops.zeros_like(labels),
+        )
 
 
 class DividedTokenLoss(nn.Cell):
@@ -86,8 +136,12 @@ class Loss(nn.Cell):
 
     def construct(self, logits: Tensor, labels: Tensor, tokens: Tensor) -> Tensor:
         """[B*S, V], int32 [B, S], int32 [B, S] -> float32 []."""
+        return self.mean(self.token_loss(logits, labels), tokens)
+
+    def mean(self, losses: Tensor, tokens: Tensor) -> Tensor:
+        """Losses float32 [B*S], tokens int32 [B, S] -> float32 []."""
         counted = self.cast(self.not_equal(self.reshape(tokens, (-1,)), self.pad), ms.float32)
-        total = self.sum_losses(self.multiply(self.token_loss(logits, labels), counted), 0)
+        total = self.sum_losses(self.multiply(losses, counted), 0)
         number = self.sum_counted(counted, 0)
         if self.has_other_rows:  # then this is one rank's part of the mean over all
             number = self.sum_over_ranks(number)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, lazy_inline, nn, ops
 
 from pangu_alpha.config import ModelConfig
@@ -12,7 +13,7 @@ from pangu_alpha.model.dropout import DropoutKey
 from pangu_alpha.model.embedding import Embedding
 from pangu_alpha.model.head import Head
 from pangu_alpha.model.layer_norm import LayerNorm
-from pangu_alpha.model.loss import Loss
+from pangu_alpha.model.loss import HeadLoss, Loss
 from pangu_alpha.model.mask import AttentionMask
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.parameter import new_parameter
@@ -47,12 +48,19 @@ class PanguAlphaModel(nn.Cell):
         self.head = Head(numerics, sharding)
         self.norm_before_query = config.final_norm == "before_query"
         self.stages = tuple(sharding.stage_of_layer(layer) for layer in range(config.num_layers))
+        self.fused_operators, self.compute_dtype = numerics.fused_operators, numerics.compute_dtype
         self.has_dropout, self.counter_dropout = config.dropout > 0.0, numerics.counter_dropout
 
     def construct(
         self, tokens: Tensor, positions: Tensor, query_positions: Tensor, segments: Tensor, micro_step: Tensor = None
     ) -> Tensor:
         """Four int32 [B, S] -> logits [B*S, V] in the compute type; a micro step, int32 [1], turns dropout on."""
+        return self.head(self.hidden(tokens, positions, query_positions, segments, micro_step), self.word_table)
+
+    def hidden(
+        self, tokens: Tensor, positions: Tensor, query_positions: Tensor, segments: Tensor, micro_step: Tensor = None
+    ) -> Tensor:
+        """What the head takes: four int32 [B, S] -> [B*S, H] in the compute type."""
         masks, keys = self.shared_by_layers(segments, micro_step)
         hidden = self.embedding(tokens, positions, self.word_table, keys[0])
         for layer in range(len(self.blocks)):
@@ -65,7 +73,7 @@ class PanguAlphaModel(nn.Cell):
             hidden = self.query_layer(self.final_norm(hidden), mask, query_positions, key)
         else:
             hidden = self.final_norm(self.query_layer(hidden, mask, query_positions, key))
-        return self.head(hidden, self.word_table)
+        return hidden
 
     def shared_by_layers(
         self, segments: Tensor, micro_step: Tensor = None
@@ -92,6 +100,10 @@ class PanguAlphaLoss(nn.Cell):
         super().__init__(auto_prefix=False)  # parameters keep the model's names
         self.model = model
         self.loss = Loss(vocab_size, model.sharding)
+        self.with_head = not model.fused_operators and model.compute_dtype == ms.float32
+        if self.with_head:
+            self.head_loss = HeadLoss(vocab_size)
+        self.reshape = ops.Reshape()
 
     def construct(
         self,
@@ -103,6 +115,10 @@ class PanguAlphaLoss(nn.Cell):
         micro_step: Tensor = None,
     ) -> Tensor:
         """Tokens, positions, query positions, segments, labels; micro step int32 [1] -> mean loss, float32 []."""
+        if self.with_head:
+            hidden = self.model.hidden(tokens, positions, query_positions, segments, micro_step)
+            losses, _ = self.head_loss(hidden, self.model.word_table, self.reshape(labels, (-1,)))
+            return self.loss.mean(losses, tokens)
         logits = self.model(tokens, positions, query_positions, segments, micro_step)
         return self.loss(logits, labels, tokens)
 

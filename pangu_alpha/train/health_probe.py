@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from pangu_alpha.model.block import Block
 from pangu_alpha.model.pangu_alpha import PanguAlphaModel
+from pangu_alpha.model.top_cell import TopCell
 from pangu_alpha.train.health import HealthSample, measure_parameters
 
 _TINY = 1e-30  # keeps log finite where a weight is zero; weight * log(weight) is zero there as it should be
 
 
-class Probe(nn.Cell):
+class Probe(TopCell):
     """A forward pass without dropout that gives back, instead of logits, what the layers look like.
 
     Layers with an output: embedding, blocks, final norm and query layer as a token passes them; layers with attention:

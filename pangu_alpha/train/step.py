@@ -12,6 +12,7 @@ from pangu_alpha.config import Config
 from pangu_alpha.model.numerics import Numerics, resolve_numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel, PipelinedPanguAlphaLoss
 from pangu_alpha.model.sharding import UNSHARDED, Sharding
+from pangu_alpha.model.top_cell import TopCell
 from pangu_alpha.parallel.context import BATCH_ARRAYS
 from pangu_alpha.parallel.data_parallel import DataParallel
 from pangu_alpha.parallel.layout import Layout, layout_of, require_data_parallel_alone
@@ -44,7 +45,8 @@ def _square_sum_of(share: float, gradient: Tensor) -> Tensor:
     squares = ops.square(gradient)
     if len(gradient.shape) > 1:
         squares = squares.sum(-1)
-    return squares.sum() * share
+    total = squares.sum()
+    return total if share == 1.0 else total * share  # known while the graph is compiled
 
 
 @_accumulate.register("Tensor", "Tensor")
@@ -110,7 +112,7 @@ class Gradients(nn.Cell):
         return loss / self.micro_batches, gradients
 
 
-class AccumulateStep(nn.Cell):
+class AccumulateStep(TopCell):
     """All micro batches of a step but the last: adds loss and gradients to their accumulators."""
 
     def __init__(self, step: TrainStep) -> None:
@@ -130,7 +132,7 @@ class AccumulateStep(nn.Cell):
         return ops.depend(total, self.map(_accumulate, self.accu_grads, gradients))
 
 
-class TrainStep(nn.Cell):
+class TrainStep(TopCell):
     """The last (or only) micro batch of a step and the update.
 
     Gradients are divided by the loss scale and scaled to a global norm of at most `optimizer.clip_norm`.  The update
@@ -150,7 +152,7 @@ class TrainStep(nn.Cell):
         for weight in weights:
             weight.requires_grad = stage in stages_of_parameter(weight.name, config.model, layout)
         self.weights = ParameterTuple(weight for weight in weights if weight.requires_grad)
-        self.optimizer = build_optimizer(list(self.weights), config.optimizer)
+        self.optimizer = build_optimizer(list(self.weights), config.optimizer, numerics)
         self.gradients = Gradients(network, self.weights, config, layout)
         self.dynamic_scale = numerics.compute_dtype == ms.float16
         initial = config.loss_scale.initial if self.dynamic_scale else 1.0

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor
 
 from pangu_alpha.config import ModelConfig
 from pangu_alpha.inference.language_model import TokenScorer
 from pangu_alpha.model.loss import LEAST_COUNT, PAD_ID
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
+from pangu_alpha.model.top_cell import TopCell
 from pangu_alpha.parallel.context import plain_graphs
 from pangu_alpha.parallel.layout import Layout
 from pangu_alpha.parallel.ranks import Ranks
@@ -60,7 +61,7 @@ class Validator:
         return HeldOutScore(nats, tokens)
 
 
-class HeldOutLoss(nn.Cell):
+class HeldOutLoss(TopCell):
     """The training network with the same strategies, without dropout: five int32 [B, S] -> mean loss, float32 []."""
 
     def __init__(self, network: PanguAlphaLoss) -> None:

@@ -61,7 +61,8 @@ def test_decay_acts_on_all_but_biases_and_norms():
 
 
 @pytest.mark.parametrize("changes", [{}, {"beta1": 0.8, "beta2": 0.999, "epsilon": 1e-3, "weight_decay": 0.0}])
-def test_three_updates_by_hand(changes):
+@pytest.mark.parametrize("fused", [False, True])
+def test_three_updates_by_hand(changes, fused):
     set_single_device_context("cpu")
     shape = {"learning_rate": 0.05, "warmup_steps": 2, "decay_steps": 1000, "schedule": "constant"}
     config = OptimizerConfig(**(shape | {"weight_decay": 0.3} | changes))
@@ -70,7 +71,7 @@ def test_three_updates_by_hand(changes):
     names = ["a.weight", "a.bias", "norm.gamma", "norm.beta", "word_table"]
     weights = {name: random.standard_normal((5, 7)).astype(np.float32) for name in names}
     parameters = [Parameter(Tensor(value), name=name) for name, value in weights.items()]
-    optimizer = build_optimizer(parameters, config)
+    optimizer = build_optimizer(parameters, config, Numerics(fused_operators=fused))
     assert [parameter.name for parameter in optimizer.parameters] == names  # gradients are given in this order
     hand = HandAdam(weights, config)
     for rate in (0.0, 0.025, 0.05):
