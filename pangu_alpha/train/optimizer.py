@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
@@ -45,7 +47,7 @@ class DecayThenAdam(nn.AdamWeightDecay):
     On the CPU its one operator for both takes four times as long as Adam's.
     """
 
-    def __init__(self, groups: list[dict[str, object]], config: OptimizerConfig) -> None:
+    def __init__(self, groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
         super().__init__(groups, Schedule(config), config.beta1, config.beta2, config.epsilon)
         decayed = [parameter for parameter in self.parameters if is_decayed(parameter.name)]
         self.decayed = ParameterTuple(decayed if config.weight_decay > 0.0 else [])
@@ -72,7 +74,7 @@ def build_optimizer(parameters: list[Parameter], config: OptimizerConfig, numeri
     as in the official runs; moments are float32 parameters named adam_m.<name> and adam_v.<name>.  With `kind: sgd`
     `p -= lr (g + decay p)`.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if is_decayed(p.name)], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if not is_decayed(p.name)], "weight_decay": 0.0},
         {"order_params": parameters},
