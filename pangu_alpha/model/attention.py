@@ -41,8 +41,9 @@ class Attention(nn.Cell):
         self.add_mask = sharding.shard(ops.Add(), "add_mask")
         fused = sharding.shard(ops.Softmax(axis=-1), "softmax")
         self.softmax = fused if numerics.fused_operators else Softmax()
-        self.weighted_values = WeightedValues()
         self.at_once = not numerics.fused_operators and {self.softmax_dtype, numerics.compute_dtype} == {ms.float32}
+        if self.at_once:
+            self.weighted_values = WeightedValues()
         self.cast_weights = sharding.shard(ops.Cast(), "scores_cast")
         self.weights_value = sharding.shard(ops.BatchMatMul(), "weights_value")
         self.reshape = ops.Reshape()

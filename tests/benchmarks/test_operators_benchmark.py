@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import operator_forms
 import operators
 import pytest
 
@@ -14,19 +15,19 @@ from pangu_alpha.parallel.context import set_single_device_context
 def forms():
     set_single_device_context("cpu")
     model = ModelConfig(vocab_size=50, hidden_size=16, num_layers=2, num_heads=2, seq_length=8)
-    return operators.build_forms(Config(model=model, train=TrainConfig(batch_size=2)))
+    return operator_forms.build_forms(Config(model=model, train=TrainConfig(batch_size=2)))
 
 
 def test_forms_of_one_function_agree(forms):
     expected = {}
     for form in forms:
         if form.taken:
-            expected[form.group] = operators.Function(form.function)(*form.inputs).asnumpy().reshape(-1)
+            expected[form.group] = operator_forms.Function(form.function)(*form.inputs).asnumpy().reshape(-1)
     assert set(expected) == {form.group for form in forms} - {"nothing"}
     for form in forms:
         if form.group == "nothing" or form.name == "MatMul without bias":
             continue
-        found = operators.Function(form.function)(*form.inputs).asnumpy().reshape(-1)
+        found = operator_forms.Function(form.function)(*form.inputs).asnumpy().reshape(-1)
         tolerance = 3e-4 if "inexact" in form.name else 1e-5
         np.testing.assert_allclose(found, expected[form.group], rtol=1e-5, atol=tolerance, err_msg=form.name)
 
@@ -46,6 +47,6 @@ def test_times_are_relative_to_the_form_that_the_model_takes(forms):
 def test_an_unknown_function_is_one_line(capsys):
     assert operators.main(["--only", "gelu,convolution"]) == 2
     assert capsys.readouterr().err == (
-        "operators.py: --only convolution: there is no such function; allowed: nothing, gelu, layer norm, softmax, "
-        "mask, linear, cross entropy, square sum\n"
+        "operators.py: --only convolution: there is no such function; allowed: nothing, gelu, layer norm, attention, "
+        "mask, linear, head loss, square sum, update\n"
     )
