@@ -195,3 +195,32 @@ def test_the_device_s_own_dropout_is_there_by_option():
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
     assert abs(dropped.mean() - 1.0) < 5.0 * np.sqrt(0.25 / 0.75 / dropped.size)
     assert not np.array_equal(dropped != 0, kept(dropped.shape, key_of(1, 0), 0, 0.25))
+
+
+class FrameworkDropouts(nn.Cell):
+    """MindSpore's Dropout at two sites, added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        numerics = Numerics(counter_dropout=False)
+        self.first, self.second = (Dropout(0.3, site, numerics, "hidden_dropout") for site in (1, 2))
+
+    def construct(self, value, micro_step):
+        first = self.first(value, micro_step)
+        return first.sum() + 1000.0 * self.second(value, micro_step).sum(), first
+
+
+def test_dropout_of_the_framework_drops_scales_and_differs_by_site_and_call():
+    set_single_device_context("cpu")
+    value, micro_step = Tensor(np.ones((ROWS, 100), np.float32)), Tensor([0], ms.int32)
+    run = ops.value_and_grad(FrameworkDropouts(), 0, has_aux=True)
+    kept_values = []
+    for _ in range(2):
+        (_, first), gradient = run(value, micro_step)
+        first, second = first.asnumpy(), (gradient.asnumpy() - first.asnumpy()) / 1000.0
+        for found in first, second:  # the gradient has the masks of the forward pass
+            assert np.unique(np.round(found.astype(np.float64), 3)).tolist() == [0.0, 1.429]
+            assert (found == 0.0).mean() == pytest.approx(0.3, abs=0.01)
+            kept_values.append(found > 0.0)
+    for left, right in itertools.combinations(kept_values, 2):
+        assert (left == right).mean() == pytest.approx(0.7**2 + 0.3**2, abs=0.01)
