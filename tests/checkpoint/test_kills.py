@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def kill_and_look(run: Path, kills: int, seed: int) -> None:
         time.sleep(draw.uniform(0.0, 0.3))
         process.send_signal(signal.SIGKILL)
         rest, _ = process.communicate()
-        saved = [int(line.split()[1]) for line in rest.splitlines() if line.startswith("saved")]
+        # Whole lines: the kill may come in the middle of one.
+        saved = [int(step) for step in re.findall(r"^saved (\d+)\n", rest, re.MULTILINE)]
         announced = max([announced, int(first[1]), *saved])
         checkpoint, damages = newest_good_checkpoint(RunDirectory(run).checkpoints)
         assert not damages
