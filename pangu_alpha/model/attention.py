@@ -41,8 +41,8 @@ class Attention(nn.Cell):
         self.add_mask = sharding.shard(ops.Add(), "add_mask")
         fused = sharding.shard(ops.Softmax(axis=-1), "softmax")
         self.softmax = fused if numerics.fused_operators else Softmax()
-        self.at_once = not numerics.fused_operators and {self.softmax_dtype, numerics.compute_dtype} == {ms.float32}
-        if self.at_once:
+        self.joined = numerics.joined_cells and not self.half_softmax
+        if self.joined:
             self.weighted_values = WeightedValues()
         self.cast_weights = sharding.shard(ops.Cast(), "scores_cast")
         self.weights_value = sharding.shard(ops.BatchMatMul(), "weights_value")
@@ -73,7 +73,7 @@ class Attention(nn.Cell):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout_key: Tensor = None) -> Tensor:
         """[B, N, S, D], twice [B, N, T, D], mask [B, 1 or N, S, T] -> [B*S, H] after the output projection."""
-        if self.at_once and dropout_key is None:
+        if self.joined and dropout_key is None:
             context, _ = self.weighted_values(self.scores(query, key, mask), value)  # [B, N, S, D]
         else:
             weights = self.cast_weights(self.weights(query, key, mask), self.compute_dtype)

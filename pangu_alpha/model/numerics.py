@@ -20,6 +20,11 @@ class Numerics:
     fused_operators: bool = False
     """True: MindSpore's own LayerNorm, softmax and bias, which accelerators have in one piece; False: `operators`."""
 
+    @property
+    def joined_cells(self) -> bool:
+        """Whether softmax with values, and head with loss, are one cell each, which know float32 alone."""
+        return not self.fused_operators and self.compute_dtype == ms.float32
+
 
 def resolve_numerics(config: ModelConfig, device: str) -> Numerics:
     """The numerics of `config` on a `device` (cpu, gpu or ascend); `auto` means float32 and counter on the CPU."""

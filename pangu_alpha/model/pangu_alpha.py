@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import mindspore as ms
 from mindspore import Tensor, lazy_inline, nn, ops
 
 from pangu_alpha.config import ModelConfig
@@ -48,7 +47,7 @@ class PanguAlphaModel(nn.Cell):
         self.head = Head(numerics, sharding)
         self.norm_before_query = config.final_norm == "before_query"
         self.stages = tuple(sharding.stage_of_layer(layer) for layer in range(config.num_layers))
-        self.fused_operators, self.compute_dtype = numerics.fused_operators, numerics.compute_dtype
+        self.joined_cells = numerics.joined_cells
         self.has_dropout, self.counter_dropout = config.dropout > 0.0, numerics.counter_dropout
 
     def construct(
@@ -100,10 +99,9 @@ class PanguAlphaLoss(nn.Cell):
         super().__init__(auto_prefix=False)  # parameters keep the model's names
         self.model = model
         self.loss = Loss(vocab_size, model.sharding)
-        self.with_head = not model.fused_operators and model.compute_dtype == ms.float32
-        if self.with_head:
-            self.head_loss = HeadLoss(vocab_size)
-        self.reshape = ops.Reshape()
+        self.joined = model.joined_cells
+        if self.joined:
+            self.head_loss, self.reshape = HeadLoss(vocab_size), ops.Reshape()
 
     def construct(
         self,
@@ -115,7 +113,7 @@ class PanguAlphaLoss(nn.Cell):
         micro_step: Tensor = None,
     ) -> Tensor:
         """Tokens, positions, query positions, segments, labels; micro step int32 [1] -> mean loss, float32 []."""
-        if self.with_head:
+        if self.joined:
             hidden = self.model.hidden(tokens, positions, query_positions, segments, micro_step)
             losses, _ = self.head_loss(hidden, self.model.word_table, self.reshape(labels, (-1,)))
             return self.loss.mean(losses, tokens)

@@ -52,9 +52,6 @@ class DecayThenAdam(nn.AdamWeightDecay):
         decayed = [parameter for parameter in self.parameters if is_decayed(parameter.name)]
         self.decayed = ParameterTuple(decayed if config.weight_decay > 0.0 else [])
         self.decay, self.power = Tensor(config.weight_decay, ms.float32), Tensor(0.0, ms.float32)
-        self.first_decay, self.second_decay, self.epsilon = (
-            Tensor(value, ms.float32) for value in (config.beta1, config.beta2, config.epsilon)
-        )
         self.update = ops.Adam()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -62,7 +59,7 @@ class DecayThenAdam(nn.AdamWeightDecay):
         rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
         shrunk = self.hyper_map(ops.partial(_decay, rate * self.decay), self.decayed)
-        adam = ops.partial(_adam, self.update, self.power, rate, self.first_decay, self.second_decay, self.epsilon)
+        adam = ops.partial(_adam, self.update, self.power, rate, self.beta1, self.beta2, self.eps)
         gradients = ops.depend(gradients, shrunk)
         return self.hyper_map(adam, self._parameters, self.moments1, self.moments2, gradients)
 
