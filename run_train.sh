@@ -15,9 +15,9 @@ PYTHON=/path/to/python3.11 names the interpreter to use. Every option of `pangu-
 
 examples:
   ./run_train.sh
-  ./run_train.sh train.steps=100
+  ./run_train.sh name=short train.steps=100
   ./run_train.sh --config configs/quickstart.yaml 'data.sources=[my-texts/]' name=mine
-  ./run_train.sh --device cpu --workers 2
+  ./run_train.sh --device cpu --workers 2 name=two
   ./run_train.sh --config configs/runs/2.6b_8.yaml --rank-table hccl_8p.json
   ./run_train.sh --config configs/runs/13b_16.yaml --workers 16 --local-workers 8 --master 10.0.0.1 --node-rank 1
 TEXT

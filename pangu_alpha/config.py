@@ -310,6 +310,7 @@ class TrainConfig:
                 )  # fmt: skip
         require_choice("device", self.device, ("auto", "cpu", "gpu", "ascend"))
         require_choice("resume", self.resume, ("auto", "never"))
+        require(bool(self.output.strip()), "output", self.output, "it must be auto or the path of a directory")
         if self.profile:
             first, _, last = self.profile.partition("-")
             require(
@@ -330,6 +331,11 @@ class ReportConfig:
     """Texts with [MASK] that the trained model fills."""
     baseline: bool = False
     """Compare bits per character with a smoothed character 3-gram model of the same training text."""
+
+    def __post_init__(self) -> None:
+        for text in self.infills:
+            known = text.find("[MASK]") > 0
+            require(known, "infills", text, "each text must have a [MASK] after its first token, as 今天[MASK]天气")
 
 
 @dataclass(frozen=True)

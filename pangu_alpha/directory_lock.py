@@ -27,10 +27,12 @@ class DirectoryLock:
         """A lock at `path` for its directory; `advice` ends the message for whoever comes second."""
         self.path, self.advice = path, advice
         self._descriptor: int | None = None
+        self._made_directory = False
 
     def __enter__(self) -> DirectoryLock:
         """Take the lock; PanguError if another process has it or the directory cannot be written."""
         path = self.path
+        self._made_directory = not path.parent.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._key = path.resolve()
@@ -60,11 +62,15 @@ class DirectoryLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the lock back."""
+        """Give the lock back; after an error a directory goes that was made for it and holds nothing else."""
         if self._descriptor is None:
             return
         self._held.discard(self._key)
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
+        if error is not None and self._made_directory and list(self.path.parent.iterdir()) == [self.path]:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+                self.path.parent.rmdir()
         os.close(self._descriptor)
         self._descriptor = None

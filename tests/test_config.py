@@ -15,6 +15,7 @@ from pangu_alpha.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
+    ReportConfig,
     TokenizerConfig,
     TrainConfig,
     to_dict,
@@ -41,6 +42,9 @@ from pangu_alpha.config_checks import InvalidValue
         (OptimizerConfig, {"beta2": 1.0}, "beta2"),
         (TrainConfig, {"batch_size": 8, "micro_batches": 3}, "micro_batches"),
         (TrainConfig, {"profile": "5-3"}, "profile"),
+        (TrainConfig, {"output": ""}, "output"),
+        (ReportConfig, {"infills": ("他[MASK]北京", "今天很好")}, "infills"),
+        (ReportConfig, {"infills": ("[MASK]天",)}, "infills"),
         (Config, {"name": "a/b"}, "name"),
     ],
 )

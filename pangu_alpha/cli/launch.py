@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EXAMPLES = """
-pangu-alpha launch --config configs/quickstart.yaml --device cpu --workers 2
+pangu-alpha launch --config configs/quickstart.yaml --device cpu --workers 2 name=two
 pangu-alpha launch --config configs/runs/2.6b_8.yaml --rank-table hccl_8p.json
 pangu-alpha launch --config configs/runs/13b_16.yaml --workers 16 --local-workers 8 --master 10.0.0.1 --node-rank 1
 pangu-alpha launch --config configs/runs/350m_8gpu.yaml --device gpu --start mpirun --workers 8

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 pangu-alpha train --config configs/quickstart.yaml
 pangu-alpha train --config configs/quickstart.yaml data.sources=[my_texts/] train.output=runs/mine
-pangu-alpha train --config configs/quickstart.yaml train.steps=20 --profile 10-12
+pangu-alpha train --config configs/quickstart.yaml name=profiled train.steps=20 --profile 10-12
 """
 
 
@@ -52,7 +52,7 @@ def format_summary(config: Config, result: TrainResult, summary: Summary) -> str
     speed = f"{summary.tokens_per_second:,.0f} tokens/s"
     lines = [
         "",
-        f"{config.name}: {summary.steps} steps, {summary.tokens / 1e6:.2f} M tokens, {speed}",
+        f"{config.name}: {summary.steps} steps, {summary.tokens / 1e6:.2f} M tokens, {speed}{_skipped(summary)}",
     ]
     if summary.held_out_tokens:
         perplexities = f"{summary.perplexity_before:,.0f} before, {summary.perplexity_after:.1f} after"
@@ -89,6 +89,10 @@ def _program() -> str:
     installed = Path(sys.executable).parent / "pangu-alpha"
     here = Path.cwd()
     return str(installed.relative_to(here) if installed.is_relative_to(here) else installed)
+
+
+def _skipped(summary: Summary) -> str:
+    return f", {summary.skipped_steps} steps skipped" if summary.skipped_steps else ""
 
 
 def _against(summary: Summary) -> str:

@@ -23,11 +23,12 @@ def require_finite_loss(step: int, loss: float, checkpoint: str | Path | None) -
     """
     if math.isfinite(loss):
         return
-    rescue = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint had been written yet"
+    rescue = f"the last good checkpoint is {checkpoint}" if checkpoint else "no good checkpoint had been written yet"
+    start = f" with train.init_from={checkpoint}" if checkpoint else ""
     raise PanguError(
         f"the loss of step {step} is {loss}: training stops, and the weights of this step are not saved; {rescue}; "
         "the same settings would meet the same step, so try a smaller optimizer.learning_rate, a longer "
-        "optimizer.warmup_steps, or train.skip_norm_factor=5"
+        f"optimizer.warmup_steps, or train.skip_norm_factor=5, in another train.output{start}"
     )
 
 
@@ -77,7 +78,8 @@ class NormGuard:
             raise PanguError(
                 f"{self.patience} batches in a row, up to step {step}, had a gradient norm beyond {self.limit:.3g} "
                 f"({self.factor:g} times the recent median; the last one {gradient_norm:.3g}): training stops; "
-                "skipped.jsonl in the run directory lists them; raise train.skip_norm_factor or set it to 0"
+                "skipped.jsonl in the run directory lists them; the same command goes on with a larger "
+                "train.skip_norm_factor, or with 0, which skips none"
             )
 
     def _observe_overflow(self, step: int, gradient_norm: float, loss_scale: float) -> None:
@@ -119,15 +121,17 @@ class SkippedBatches:
         self._resume_step = resume_step
         self._rows = JsonLines(self.path, resume_step) if self.path.exists() else None
 
-    def append(self, step: int, epoch: int, samples: Sequence[int], gradient_norm: float, limit: float) -> None:
-        """Log one batch: `samples` are its indices in the training set; `limit` the norm that it exceeded.
+    def append(
+        self, step: int, epochs: Sequence[int], samples: Sequence[int], gradient_norm: float, limit: float
+    ) -> None:
+        """Log one batch: epoch and index in the training set of each sample; `limit` is the norm that it exceeded.
 
         Raises:
             PanguError: the disk is full, read-only or closed to this user.
         """
         if self._rows is None:
             self._rows = JsonLines(self.path, self._resume_step)
-        row = {"step": step, "epoch": epoch, "samples": [int(sample) for sample in samples]}
+        row = {"step": step, "epochs": [int(epoch) for epoch in epochs], "samples": [int(item) for item in samples]}
         self._rows.append({**row, "gradient_norm": gradient_norm, "limit": limit})
 
     def close(self) -> None:

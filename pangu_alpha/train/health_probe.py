@@ -103,7 +103,7 @@ class HealthMeter:
     Args:
         model: the model, for the forward pass.
         weights: its trainable parameters in the order of the gradient norms.
-        optimizer: whose `moments1` and `moments2` stand in the same order.
+        optimizer: whose `moments1` and `moments2` stand in the same order; SGD has none.
         samples: samples of the batch that the forward pass looks at.
     """
 
@@ -112,7 +112,10 @@ class HealthMeter:
     ) -> None:
         self.probe = Probe(model)
         self.weights, self.samples = list(weights), samples
-        self.adam_m, self.adam_v = list(optimizer.moments1), list(optimizer.moments2)
+        self.adam_m, self.adam_v = (
+            {weight.name: moment for weight, moment in zip(weights, getattr(optimizer, name, ()), strict=False)}
+            for name in ("moments1", "moments2")
+        )
         self._before: dict[str, NDArray[Any]] = {}
 
     def before(self) -> None:
@@ -140,8 +143,8 @@ class HealthMeter:
             gradient_norms=dict(zip(names, gradient_norms.tolist(), strict=True)),
             weights={weight.name: weight.asnumpy() for weight in self.weights},
             weights_before=self._before,
-            adam_m={name: moment.asnumpy() for name, moment in zip(names, self.adam_m, strict=True)},
-            adam_v={name: moment.asnumpy() for name, moment in zip(names, self.adam_v, strict=True)},
+            adam_m={name: moment.asnumpy() for name, moment in self.adam_m.items()},
+            adam_v={name: moment.asnumpy() for name, moment in self.adam_v.items()},
             learning_rate_share=learning_rate_share,
         )
         self._before = {}

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pangu_alpha.train.flops import utilisation
-from pangu_alpha.train.json_lines import JsonLines
+from pangu_alpha.train.json_lines import JsonLines, read_json_lines
 from pangu_alpha.train.tensorboard_log import ScalarLog
 
 SECONDS_PER_DAY = 86_400
+METRICS_FILE = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class RunScale:
     """FLOP/s that one device can do at most; None where unknown."""
     devices: int = 1
     """Devices that share the batch."""
+    device: str = "cpu"
+    """What they are: cpu, gpu or ascend; its memory is looked at."""
 
     def tokens_per_second(self, tokens: int, seconds: float) -> float:
         """Tokens a second over all devices."""
@@ -69,10 +72,19 @@ class RunScale:
         return utilisation(self.flops_per_token, rate, self.peak_flops * self.devices)
 
 
-def peak_memory() -> int:
-    """Bytes of memory that this process has held at most so far (resident set)."""
+def peak_memory(device: str = "cpu") -> int:
+    """Bytes that this process has held at most so far: of the device's memory, on a CPU its resident set."""
+    if device != "cpu":
+        from mindspore.runtime import max_memory_allocated
+
+        return int(max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB
+
+
+def count_skipped(run_directory: str | Path) -> int:
+    """Steps of a run so far that were not applied, over all calls."""
+    return sum(row.get("applied") is False for row in read_json_lines(Path(run_directory) / METRICS_FILE))
 
 
 def step_scalars(metrics: StepMetrics, scale: RunScale, memory: int) -> dict[str, float]:
@@ -124,7 +136,7 @@ class MetricsLog:
     def __init__(self, run_directory: str | Path, scale: RunScale, resume_step: int = 0) -> None:
         directory = Path(run_directory)
         self.scale = scale
-        self.rows = JsonLines(directory / "metrics.jsonl", resume_step)
+        self.rows = JsonLines(directory / METRICS_FILE, resume_step)
         self.scalars = ScalarLog(directory / "tensorboard", resume_step)
 
     @property
@@ -134,7 +146,7 @@ class MetricsLog:
 
     def write_step(self, metrics: StepMetrics) -> dict[str, Any]:
         """Write one step to both places and return its row."""
-        memory = peak_memory()
+        memory = peak_memory(self.scale.device)
         row = {
             "kind": "step",
             **asdict(metrics),

@@ -13,7 +13,7 @@ from pangu_alpha.train.curves import History, draw_curves
 from pangu_alpha.train.flops import PeakSpeed, model_flops_per_token
 from pangu_alpha.train.health import HealthSample
 from pangu_alpha.train.health_log import HealthLog
-from pangu_alpha.train.metrics import MetricsLog, RunScale, StepMetrics
+from pangu_alpha.train.metrics import MetricsLog, RunScale, StepMetrics, count_skipped
 from pangu_alpha.train.progress_line import TrainingProgress
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Monitor:
         run_directory: where everything goes.
         peak: the device's speed for the utilisation (`flops.peak_speed`); None leaves it out.
         devices: devices that share the batch.
+        device: what they are: cpu, gpu or ascend.
         resume_step: last step of the checkpoint that the run continues from, 0 for a new run.
         title: line above the pictures; the run's name unless given.
 
@@ -44,6 +45,7 @@ class Monitor:
         *,
         peak: PeakSpeed | None = None,
         devices: int = 1,
+        device: str = "cpu",
         resume_step: int = 0,
         title: str = "",
     ) -> None:
@@ -55,10 +57,12 @@ class Monitor:
             flops_per_token=model_flops_per_token(config.model),
             peak_flops=peak.flops if peak else None,
             devices=devices,
+            device=device,
         )
         self.metrics = MetricsLog(self.directory, self.scale, resume_step)
         self.history = History.read(self.metrics.path)
-        self.progress = TrainingProgress(config.train.steps, self.scale, resume_step, config.train.log_every)
+        skipped = count_skipped(self.directory)
+        self.progress = TrainingProgress(config.train.steps, self.scale, resume_step, config.train.log_every, skipped)
         self.health: HealthLog | None = None
         if config.train.health_every or (self.directory / "health.jsonl").exists():
             self.health = HealthLog(self.directory, self.metrics.scalars, resume_step)
@@ -89,8 +93,8 @@ class Monitor:
         self.progress.validation(step, row["perplexity"])
         self._draw()
 
-    def on_checkpoint(self, path: Path) -> None:
-        """Take note of a checkpoint that is complete."""
+    def on_checkpoint(self, path: Path | None) -> None:
+        """Take note of the last good checkpoint, once it is complete; None: there is none."""
         self.last_checkpoint = path
 
     def on_health(self, sample: HealthSample) -> None:
@@ -146,7 +150,7 @@ class SilentMonitor:
     def on_validation(self, step: int, loss: float, perplexity: float | None = None) -> None:
         """Nothing."""
 
-    def on_checkpoint(self, path: Path) -> None:
+    def on_checkpoint(self, path: Path | None) -> None:
         """Nothing."""
 
     def on_health(self, sample: HealthSample) -> None:

@@ -25,12 +25,13 @@ class TrainingProgress:
         scale: turns times into rates.
         done: steps that were done before this process started.
         log_every: steps between log lines where there is no terminal.
+        skipped: steps among them that were not applied.
     """
 
-    def __init__(self, steps: int, scale: RunScale, done: int = 0, log_every: int = 10) -> None:
+    def __init__(self, steps: int, scale: RunScale, done: int = 0, log_every: int = 10, skipped: int = 0) -> None:
         self.steps, self.scale, self.log_every = steps, scale, log_every
         self._recent: list[StepMetrics] = []
-        self._skipped = 0
+        self._skipped = skipped
         # The first step of a process also compiles; the time left is judged by the wall time after it.
         self._first: tuple[int, float] | None = None
         self._bar: Any = None
@@ -83,7 +84,7 @@ class TrainingProgress:
         share = self.scale.utilisation(tokens, seconds)
         if share is not None:
             parts.append(f"MFU {share:.0%}")
-        parts.append(f"{peak_memory() / 2**30:.1f} GiB")
+        parts.append(f"{peak_memory(self.scale.device) / 2**30:.1f} GiB")
         if self._skipped:
             parts.append(f"{self._skipped} skipped")
         left = self._seconds_left(metrics.step)

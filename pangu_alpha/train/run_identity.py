@@ -22,8 +22,10 @@ _LOOP_ONLY = (
 """Settings of `train` that may change while the run stays the same: they decide when, where and what is looked at."""
 
 
-_MAY_CHANGE = ("batch_size", "micro_batches")
+_MAY_CHANGE = ("batch_size", "micro_batches", "skip_norm_factor")
 """Settings of `train` that give other numbers, and that a run may go on with all the same: it is counted in samples."""
+_UNNAMED = {"skip_norm_factor": 0.0}
+"""Those of them that `train.output: auto` does not name, so that the same command goes on; it takes these values."""
 _NEWER = {("model", "softmax_dtype"): "float32", ("train", "init_from"): ""}
 """Settings that came later, with the value that all runs before had."""
 
@@ -55,14 +57,15 @@ def output_directory(config: Config, identity: Mapping[str, Any], runs: Path) ->
     """`train.output`, or runs/<name>-<fingerprint> where it is auto: a changed configuration is a new run."""
     if config.train.output != "auto":
         return Path(config.train.output)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    named = {**identity, "train": {**identity["train"], **_UNNAMED}}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     return runs / f"{config.name}-{digest[:8]}"
 
 
 def require_same_run(directory: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Compare the identity that a checkpoint carries with the present one.
 
-    A changed batch is only told: the run goes on at the exact next sample.
+    A changed batch or skip_norm_factor is only told: the run goes on at the exact next sample.
 
     Raises:
         PanguError: one line with the first setting that differs.

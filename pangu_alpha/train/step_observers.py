@@ -36,12 +36,19 @@ class StepObservers:
         if settings.profile and first_rank:
             first, last = parse_steps(settings.profile)
             self.profiler = StepProfiler(first, last, trainer.run.path / "profile", trainer.device)
+            if first <= trainer.step or last > settings.steps:
+                logger.warning(
+                    "train.profile is %s, but this call does steps %d to %d: no trace, or not all of it, is written",
+                    settings.profile, trainer.step + 1, settings.steps,
+                )  # fmt: skip
         self.health: HealthMeter | None = None
         step = trainer.stepper.step
         if settings.health_every and first_rank and holds_parts(step, trainer.config):
             # One rank alone cannot run a forward pass that all of them share.
             logger.warning("train.health_every is left out: layers are looked at where one device holds them whole")
-        elif settings.health_every and not settings.sink_size and first_rank:  # in sink mode no batch is seen here
+        elif settings.health_every and settings.sink_size and first_rank:
+            logger.warning("train.health_every is left out: in sink mode no batch passes through here")
+        elif settings.health_every and first_rank:
             self.health = HealthMeter(trainer.model, list(step.weights), step.optimizer)
         self._clock = time.perf_counter()
         self._limit = float("inf")
@@ -81,9 +88,10 @@ class StepObservers:
         """Tell the guard of the step's norm, and list the batch if it was skipped for it."""
         skipped = not metrics.applied and np.isfinite(metrics.gradient_norm)
         if skipped:
-            epoch, samples = self.trainer.last_samples()
+            epochs, samples = self.trainer.last_samples()
             if self.skipped is not None:
-                self.skipped.append(metrics.step, epoch, samples.tolist(), metrics.gradient_norm, self._limit)
+                norms = metrics.gradient_norm, self._limit
+                self.skipped.append(metrics.step, epochs.tolist(), samples.tolist(), *norms)
         self.trainer.guard.observe(metrics.step, metrics.gradient_norm, bool(skipped), metrics.loss_scale)
 
     def close(self) -> None:

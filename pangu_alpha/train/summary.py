@@ -13,6 +13,7 @@ from pangu_alpha.config import Config
 from pangu_alpha.data.baseline import measure_baseline
 from pangu_alpha.files import atomic_write
 from pangu_alpha.inference.language_model import PanguAlpha
+from pangu_alpha.train.metrics import count_skipped
 from pangu_alpha.train.trainer import TrainResult
 from pangu_alpha.train.validation import HeldOutScore
 
@@ -29,6 +30,8 @@ class Summary:
     steps: int
     tokens: int
     tokens_per_second: float
+    skipped_steps: int
+    """Steps that were not applied: overflows, and batches too far off."""
     held_out_tokens: int
     perplexity_before: float
     perplexity_after: float
@@ -53,6 +56,7 @@ def summarize(config: Config, result: TrainResult, after: HeldOutScore) -> Summa
         steps=result.step,
         tokens=result.tokens,
         tokens_per_second=result.tokens / result.seconds if result.seconds else 0.0,
+        skipped_steps=count_skipped(directory),
         held_out_tokens=after.tokens,
         perplexity_before=result.before.perplexity,
         perplexity_after=after.perplexity,

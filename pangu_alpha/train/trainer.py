@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pangu_alpha.checkpoint.background import BackgroundSaver
-from pangu_alpha.checkpoint.load import newest_good_checkpoint
+from pangu_alpha.checkpoint.format import step_of
+from pangu_alpha.checkpoint.load import list_checkpoints, newest_good_checkpoint
 from pangu_alpha.checkpoint.parameters import parameter_arrays
 from pangu_alpha.checkpoint.rank_share import RankShare
 from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock, find_checkpoint, find_tokenizer
@@ -124,6 +125,7 @@ class Trainer:
             attempt = f"{self.ranks.of_first(time.time_ns() % 2**40):.0f}"
             self.share = RankShare.of(self.ranks.rank, kept_by, config.model, shapes, attempt)
         self.restored_from: Path | None = None
+        self.saved_step = 0
 
     # -- where a run begins ------------------------------------------------------------------------------------------
 
@@ -153,17 +155,19 @@ class Trainer:
         give_saved_values(self.stepper.step, checkpoint, self.config, self.ranks.rank)
         self.guard.from_state(state["norm_guard"])
         self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
+        self.saved_step = self.step
         self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
         self.best = state.get("best") or self.best
-        logger.info(
-            "%s: %s step %d of %d",
-            self.run.path,
-            "finished at" if self.step >= self.config.train.steps else "continuing after",
-            self.step,
-            self.config.train.steps,
-        )
-        if self.step < self.config.train.steps:
+        steps = self.config.train.steps
+        if self.step < steps:
             self.scores.pop("after", None)  # an earlier call had fewer steps to do
+            logger.info("%s: continuing after step %d of %d", self.run.path, self.step, steps)
+        else:
+            logger.info(
+                "%s: finished at step %d, %d are asked for, so none is left to do; a larger train.steps goes on, "
+                "another train.output or name begins a new run",
+                self.run.path, self.step, steps,
+            )  # fmt: skip
 
     def _take_weights(self, directory: str) -> None:
         """Start from another run's weights: the model's alone, no moments, no counters."""
@@ -212,7 +216,9 @@ class Trainer:
         if not self.ranks.is_first:
             return SilentMonitor()
         peak = peak_speed(self.device, device_name(self.device), self.config.train.peak_tflops)
-        return Monitor(self.config, self.run.path, peak=peak, devices=self.ranks.count, resume_step=self.step)
+        return Monitor(
+            self.config, self.run.path, peak=peak, devices=self.ranks.count, device=self.device, resume_step=self.step
+        )
 
     def _loop(self, monitor: Monitor | SilentMonitor, stop: StopSignals) -> None:
         settings = self.config.train
@@ -220,8 +226,9 @@ class Trainer:
         try:
             for batch in self._feed():
                 metrics = observers.run_step(batch)
-                if not np.isfinite(metrics.loss):  # the message that ends the run names the last checkpoint
+                if not np.isfinite(metrics.loss):  # the message that ends the run names the last good checkpoint
                     self._announce(monitor, self.saver.wait())
+                    self._doubt_newest(monitor)
                 monitor.on_step(metrics)
                 observers.note_skipped(metrics)
                 last = self.step >= settings.steps
@@ -251,6 +258,22 @@ class Trainer:
         if path is not None:
             monitor.on_checkpoint(path)
 
+    def _doubt_newest(self, monitor: Monitor | SilentMonitor) -> None:
+        """Take back a checkpoint of the step just before a loss that is no number, if its weights are the reason.
+
+        Older ones were followed by a step with a finite loss.  The weights are still that checkpoint's, as a step
+        whose gradient is not finite changes none.
+        """
+        settings = self.config.train
+        if not self.saved_step or self.saved_step < self.step - (settings.sink_size or 1):
+            return
+        score = self._held_out_score(settings.validation_samples)
+        if score.tokens and np.isfinite(score.loss):
+            return  # then it was the batch
+        logger.warning("the checkpoint of step %d has no finite loss on other text either", self.saved_step)
+        older = [path for path in list_checkpoints(self.run.checkpoints) if step_of(path.name) != self.saved_step]
+        monitor.on_checkpoint(older[0] if older else None)
+
     def _note_score(self, monitor: Monitor | SilentMonitor, score: HeldOutScore) -> bool:
         """Show a held-out score; whether it is the best so far and its checkpoint is to be kept."""
         self._show(monitor, score)
@@ -263,6 +286,11 @@ class Trainer:
         """What each call of a step is given: batches, or in sink mode the queue that holds them."""
         settings = self.config.train
         first, left = self.samples, settings.steps - self.step
+        if settings.sink_size and left % settings.sink_size:
+            raise PanguError(
+                f"train.sink_size is {settings.sink_size}, but {left} steps are left of {settings.steps}, which it "
+                "does not divide; give a sink_size that does, or train.sink_size=0"
+            )
         if not settings.sink_size:
             yield from training_batches(
                 self.prepared.train, self.config, settings.batch_size, first, left, *self._rows()
@@ -299,6 +327,7 @@ class Trainer:
         writes what it alone has, and the first one makes a checkpoint of it.
         """
         settings, step, share = self.config.train, self.step, self.share
+        self.saved_step = step
         parameters = self.stepper.step.state_parameters()
         if share:
             own = set(share.names())
@@ -326,9 +355,8 @@ class Trainer:
             )
         )  # fmt: skip
 
-    def last_samples(self) -> tuple[int, np.ndarray]:
-        """Epoch and sample indices of the batch of the last step, to find or replay it."""
+    def last_samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """Epoch and index of each sample of the last step's batch, int64 [B] both, to find or replay it."""
         size = self.config.train.batch_size
         positions = np.arange(self.samples - size, self.samples, dtype=np.int64)
-        epochs, samples = self.prepared.train.visited(positions, self.config.train.seed, self.config.data.shuffle)
-        return int(epochs[0]), samples
+        return self.prepared.train.visited(positions, self.config.train.seed, self.config.data.shuffle)

@@ -22,11 +22,12 @@ def test_a_loss_that_is_no_number_stops_with_one_line(loss):
     assert "\n" not in message
     assert "step 17" in message
     assert "runs/a/checkpoints/step_00000010" in message
+    assert "train.init_from=runs/a/checkpoints/step_00000010" in message
     assert caught.value.exit_code == 1
 
 
 def test_a_loss_that_is_no_number_before_any_checkpoint():
-    with pytest.raises(PanguError, match="no checkpoint had been written yet"):
+    with pytest.raises(PanguError, match="no good checkpoint had been written yet"):
         require_finite_loss(1, math.nan, None)
 
 
@@ -139,13 +140,13 @@ def test_a_restored_guard_remembers_the_skips_in_a_row():
 def test_skipped_batches_can_be_found_again(tmp_path):
     log = SkippedBatches(tmp_path)
     assert not log.path.exists()  # a run that skips nothing leaves no file
-    log.append(step=31, epoch=2, samples=[5, 900, 17], gradient_norm=50.0, limit=3.0)
-    log.append(step=40, epoch=2, samples=[1, 2, 3], gradient_norm=60.0, limit=3.0)
+    log.append(step=31, epochs=[2, 2, 3], samples=[5, 900, 17], gradient_norm=50.0, limit=3.0)
+    log.append(step=40, epochs=[2, 2, 2], samples=[1, 2, 3], gradient_norm=60.0, limit=3.0)
     log.close()
     log = SkippedBatches(tmp_path, resume_step=35)
-    log.append(step=40, epoch=2, samples=[1, 2, 3], gradient_norm=60.0, limit=3.5)
+    log.append(step=40, epochs=[2, 2, 2], samples=[1, 2, 3], gradient_norm=60.0, limit=3.5)
     log.close()
     assert read_json_lines(tmp_path / "skipped.jsonl") == [
-        {"step": 31, "epoch": 2, "samples": [5, 900, 17], "gradient_norm": 50.0, "limit": 3.0},
-        {"step": 40, "epoch": 2, "samples": [1, 2, 3], "gradient_norm": 60.0, "limit": 3.5},
+        {"step": 31, "epochs": [2, 2, 3], "samples": [5, 900, 17], "gradient_norm": 50.0, "limit": 3.0},
+        {"step": 40, "epochs": [2, 2, 2], "samples": [1, 2, 3], "gradient_norm": 60.0, "limit": 3.5},
     ]

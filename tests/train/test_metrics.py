@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pangu_alpha.train.json_lines import read_json_lines
-from pangu_alpha.train.metrics import MetricsLog, RunScale, StepMetrics, peak_memory, step_scalars
+from pangu_alpha.train.metrics import MetricsLog, RunScale, StepMetrics, count_skipped, peak_memory, step_scalars
 
 SCALE = RunScale(batch_size=8, flops_per_token=6e9, peak_flops=24e12, devices=2)
 
@@ -51,6 +51,20 @@ def test_scalars_bear_the_names_and_units_of_mindformers():
     assert scalars["tokens-per-second"] == pytest.approx(4096)
     assert scalars["model-flops-utilisation"] == pytest.approx(6e9 * 4096 / 48e12)
     assert scalars["memory"] == pytest.approx(3)
+
+
+def test_skipped_steps_are_counted_over_all_calls(tmp_path):
+    for first in (1, 4):
+        log = MetricsLog(tmp_path, SCALE, resume_step=first - 1)
+        for step in range(first, first + 5):
+            log.write_step(metrics(step, applied=step % 2 == 0))
+        log.close()
+    assert count_skipped(tmp_path) == 4  # 1 and 3, then 5 and 7: the second call did steps 4 and 5 anew
+
+
+def test_memory_of_an_accelerator_is_the_device_s_own(monkeypatch):
+    monkeypatch.setattr("mindspore.runtime.max_memory_allocated", lambda: 5 * 2**30)
+    assert peak_memory("gpu") == 5 * 2**30 != peak_memory("cpu")
 
 
 def test_utilisation_is_left_out_where_the_peak_is_unknown():

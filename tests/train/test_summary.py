@@ -73,7 +73,7 @@ def shown(config: Config, summary: Summary) -> str:
     return format_summary(config, TrainResult(run, None, 3, True, score, score, 10, 1.0), summary)
 
 
-NUMBERS = Summary(3, 1_230_000, 4567.8, 999, 4000.4, 123.45, 8.765, None)
+NUMBERS = Summary(3, 1_230_000, 4567.8, 0, 999, 4000.4, 123.45, 8.765, None)
 
 
 def test_it_says_honestly_who_wins() -> None:

@@ -23,6 +23,7 @@ from pangu_alpha.data.prepare import prepare
 from pangu_alpha.errors import PanguError
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaLoss, PanguAlphaModel
+from pangu_alpha.train.step import Stepper
 from pangu_alpha.train.trainer import TrainResult, train
 from pangu_alpha.train.validation import HeldOutScore
 from tests.train.small_run import STEPS, finished_run, rows
@@ -182,13 +183,32 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_checkpoint(ca
     steps = rows(tmp_path / "run")
     assert steps[-1]["loss"] is None
     assert all(math.isfinite(row["loss"]) for row in steps[:-1])
-    last_good = list_checkpoints(tmp_path / "run" / "checkpoints")[0]
-    assert last_good.name == f"step_{steps[-2]['step']:08d}"
+    newest, good = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert Checkpoint(newest).step == steps[-2]["step"]
     for message in messages:
         assert message.startswith(f"the loss of step {steps[-1]['step']} is nan: training stops")
-        assert f"the last good checkpoint is {last_good}" in message
+        assert f"the last good checkpoint is {good}" in message  # the newest one has the weights that were thrown off
         assert "\n" not in message
-    assert Checkpoint(last_good).step == steps[-2]["step"]
+    # What the message advises goes on from there.
+    result = call(f"train.init_from={good}", f"train.output={tmp_path / 'on'}", "train.steps=3")
+    assert math.isfinite(result.after.loss)
+
+
+def test_a_batch_without_a_loss_does_not_make_the_checkpoint_before_it_bad(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_call = Stepper.__call__
+
+    steps = []
+
+    def counted(stepper: Stepper, batch: object) -> tuple[dict[str, float], np.ndarray]:
+        steps.append(batch)
+        values, norms = whole_call(stepper, batch)
+        return ({**values, "loss": math.nan} if len(steps) == 4 else values), norms
+
+    monkeypatch.setattr(Stepper, "__call__", counted)
+    with pytest.raises(PanguError, match=r"the loss of step 4 is nan.*last good checkpoint is .*step_00000003;"):
+        call(f"train.output={tmp_path / 'run'}", "train.checkpoint_every=1", "train.validate_every=0")
 
 
 def test_batches_far_off_are_skipped_and_can_be_found_again(call, tmp_path: Path) -> None:
@@ -212,12 +232,58 @@ def test_batches_far_off_are_skipped_and_can_be_found_again(call, tmp_path: Path
     assert replayed_norm(config, run, skipped[0]) == pytest.approx(skipped[0]["gradient_norm"], rel=2e-6)
 
 
+def test_a_batch_across_the_border_of_two_epochs_is_named_sample_by_sample(call, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = [f"train.output={run}", "train.skip_norm_factor=0.01", "train.steps=40", "train.validate_every=0"]
+    words += ["train.checkpoint_every=20", "train.batch_size=21", "train.micro_batches=1", "data.held_out_share=0"]
+    with pytest.raises(PanguError, match="10 batches in a row"):
+        call(*words)
+    skipped = [json.loads(line) for line in (run / "skipped.jsonl").read_text("utf-8").splitlines()]
+    border = next(row for row in skipped if len(set(row["epochs"])) == 2)
+    assert border["epochs"] == sorted(border["epochs"])
+    config = load_config("small.yaml", words).config
+    assert replayed_norm(config, run, border) == pytest.approx(border["gradient_norm"], rel=2e-6)
+
+
+def test_the_same_command_goes_on_with_another_limit_for_gradients(call, copy: str, caplog) -> None:
+    result = call(copy, f"train.steps={STEPS + 1}", "train.skip_norm_factor=50")
+    assert (result.step, result.finished) == (STEPS + 1, True)
+    assert "train.skip_norm_factor was 0.0, and is 50.0 from now on" in caplog.text
+
+
+def test_a_finished_run_says_that_nothing_is_left_to_do(call, copy: str, caplog) -> None:
+    caplog.set_level("INFO", "pangu_alpha")
+    call(copy, "train.profile=3-5")
+    assert f"finished at step {STEPS}, {STEPS} are asked for, so none is left to do" in caplog.text
+
+
+def test_steps_to_profile_that_are_over_are_told(call, copy: str, caplog) -> None:
+    call(copy, f"train.steps={STEPS + 1}", "train.profile=3-5")
+    assert f"train.profile is 3-5, but this call does steps {STEPS + 1} to {STEPS + 1}: no trace" in caplog.text
+
+
+def test_health_of_a_run_without_moments(call, tmp_path: Path) -> None:
+    words = [f"train.output={tmp_path / 'run'}", "optimizer.kind=sgd", "train.health_every=2", "train.steps=4"]
+    call(*words)
+    samples = [json.loads(line) for line in (tmp_path / "run" / "health.jsonl").read_text("utf-8").splitlines()]
+    assert [sample["step"] for sample in samples] == [2, 4]
+    for sample in samples:
+        assert set(sample["gradient_norm"]) == set(sample["weight_norm"])
+        assert "adam_m_norm" not in sample
+
+
+def test_refused_weights_leave_no_directory(call, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(PanguError):
+        call(f"train.output={tmp_path / 'run'}", f"train.init_from={whole}", "model.hidden_size=64")
+    assert not (tmp_path / "run").exists()
+
+
 def replayed_norm(config: Config, run: Path, row: dict) -> float:
     """Gradient norm of a batch that skipped.jsonl names, without any of the trainer."""
     prepared = prepare(config, Path("runs/prepared"))
     samples = np.array(row["samples"], np.int64)
     ids = next(read_records(prepared.train.files, len(samples), samples))
-    batch = arrange_samples(ids, [row["epoch"]] * len(samples), samples, config.train.seed, config.data)
+    batch = arrange_samples(ids, row["epochs"], samples, config.train.seed, config.data)
     model = PanguAlphaModel(config.model, Numerics(), dropout_seed=config.train.seed)
     fill_parameters(list(model.get_parameters()), Checkpoint(run / "checkpoints" / "step_00000020"), config, False)
     network = PanguAlphaLoss(model, config.model.vocab_size)
