@@ -20,12 +20,15 @@ def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: 
     | parameter                              | value                                   |
     |----------------------------------------|-----------------------------------------|
     | word table                             | N(0, 0.02)                              |
-    | position table, query table            | N(0, 0.02) truncated at two sigma       |
+    | query table                            | N(0, 0.02) truncated at two sigma       |
+    | position table                         | the same, but whole where `final_norm` is after_query |
     | query, key, value weight               | N(0, 0.01)                              |
     | feed-forward inner weight              | N(0, 0.02)                              |
     | attention and feed-forward output weight | N(0, 0.02 / sqrt(2 num_layers))       |
     | biases, beta                           | 0                                       |
     | gamma                                  | 1                                       |
+
+    (The official pipeline-parallel code, the 200B's, leaves its position table whole.)
 
     With `model.initial_values: width_scaled` every deviation is multiplied by sqrt(2560 / hidden_size), so that a
     narrow model starts with the signal strengths of the 2.6B, and the query table is N(0, 1): nothing normalises
@@ -39,7 +42,7 @@ def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: 
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
     normal = generator.standard_normal(shape, dtype=np.float32)
-    if part in ("position_table", "query_table"):
+    if part == "query_table" or (part == "position_table" and config.final_norm == "before_query"):
         while (outside := np.abs(normal) > 2).any():
             normal[outside] = generator.standard_normal(int(outside.sum()), dtype=np.float32)
     sigma = 0.02

@@ -99,3 +99,12 @@ def test_narrow_models_may_begin_with_the_signal_of_the_large_one(values):
             assert found == pytest.approx(expected, rel=1e-5), name
     at_full_width = dataclasses.replace(scaled, hidden_size=2560, num_heads=2)
     assert initial_value("word_table", (4, 2560), at_full_width, 1).std() == pytest.approx(0.02, rel=0.05)
+
+
+def test_the_position_table_of_the_200b_is_not_cut():
+    shape = (CONFIG.seq_length, CONFIG.hidden_size)
+    config = dataclasses.replace(CONFIG, final_norm="after_query")
+    whole = initial_value("embedding.position_table", shape, config, seed=1)
+    assert (np.abs(whole) > 0.04).mean() == pytest.approx(0.0455, abs=0.01)
+    query_table = initial_value("query_layer.query_table", shape, config, seed=1)
+    assert np.abs(query_table).max() <= 0.04
