@@ -15,27 +15,26 @@ import numpy as np
 
 from pangu_alpha.checkpoint.background import BackgroundSaver
 from pangu_alpha.checkpoint.format import step_of
-from pangu_alpha.checkpoint.load import list_checkpoints, newest_good_checkpoint
+from pangu_alpha.checkpoint.load import list_checkpoints
 from pangu_alpha.checkpoint.parameters import parameter_arrays
 from pangu_alpha.checkpoint.rank_share import RankShare
-from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock, find_checkpoint, find_tokenizer
+from pangu_alpha.checkpoint.run_directory import RUNS, RunDirectory, RunLock
 from pangu_alpha.checkpoint.save import save_checkpoint
 from pangu_alpha.config import Config
-from pangu_alpha.config_file import format_config
 from pangu_alpha.data.dataset import build_dataset, training_batches, validation_batches
 from pangu_alpha.data.order import Batch
 from pangu_alpha.data.prepare import prepare
 from pangu_alpha.data.prepared import Prepared
 from pangu_alpha.errors import PanguError
-from pangu_alpha.files import atomic_write
 from pangu_alpha.parallel.context import device_name, interruptible, set_run_context
 from pangu_alpha.parallel.layout import Layout, layout_of
 from pangu_alpha.parallel.ranks import Ranks
 from pangu_alpha.train.anomalies import NormGuard
-from pangu_alpha.train.first_values import give_initial_values, give_saved_values, give_saved_weights, holds_parts
+from pangu_alpha.train.first_values import holds_parts
 from pangu_alpha.train.flops import peak_speed
 from pangu_alpha.train.monitor import Monitor, SilentMonitor
-from pangu_alpha.train.run_identity import output_directory, require_same_run, run_identity
+from pangu_alpha.train.run_identity import output_directory, run_identity
+from pangu_alpha.train.run_start import restore_or_begin
 from pangu_alpha.train.sink import SinkFeed, require_queue
 from pangu_alpha.train.step import Stepper, build_training_step
 from pangu_alpha.train.step_observers import StepObservers
@@ -86,7 +85,7 @@ def train(config: Config, runs: Path = RUNS) -> TrainResult:
     run = RunDirectory(output_directory(config, identity, runs))
     with RunLock(run.path) if ranks.is_first else contextlib.nullcontext():
         trainer = Trainer(config, prepared, run, identity, device, ranks)
-        trainer.restore_or_begin()
+        restore_or_begin(trainer)
         return trainer.finish_training()
 
 
@@ -126,69 +125,6 @@ class Trainer:
             self.share = RankShare.of(self.ranks.rank, kept_by, config.model, shapes, attempt)
         self.restored_from: Path | None = None
         self.saved_step = 0
-
-    # -- where a run begins ------------------------------------------------------------------------------------------
-
-    def restore_or_begin(self) -> None:
-        """Take up the newest good checkpoint of the run directory, or give the weights their initial values."""
-        if self.share and self.ranks.is_first:
-            self.share.remove_leftovers(self.run.checkpoints)
-        checkpoint, _ = newest_good_checkpoint(
-            self.run.checkpoints, turn=self.ranks.rank, turns=self.ranks.count, any_rank=self.ranks.any
-        )
-        if checkpoint is None:
-            if self.config.train.init_from:
-                self._take_weights(self.config.train.init_from)
-            else:
-                give_initial_values(self.stepper.step, self.config, self.ranks.rank)
-            if self.ranks.is_first:
-                self._write_run_files()
-            return
-        if self.config.train.resume == "never":
-            raise PanguError(
-                f"train.resume is never, but {self.run.path} already holds checkpoints; remove it or give another "
-                "train.output"
-            )
-        self.restored_from = checkpoint.directory
-        state = checkpoint.train_state
-        require_same_run(self.run.path, state["identity"], self.identity)
-        give_saved_values(self.stepper.step, checkpoint, self.config, self.ranks.rank)
-        self.guard.from_state(state["norm_guard"])
-        self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
-        self.saved_step = self.step
-        self.scores = {name: HeldOutScore(**score) for name, score in state["held_out"].items()}
-        self.best = state.get("best") or self.best
-        steps = self.config.train.steps
-        if self.step < steps:
-            self.scores.pop("after", None)  # an earlier call had fewer steps to do
-            logger.info("%s: continuing after step %d of %d", self.run.path, self.step, steps)
-        else:
-            logger.info(
-                "%s: finished at step %d, %d are asked for, so none is left to do; a larger train.steps goes on, "
-                "another train.output or name begins a new run",
-                self.run.path, self.step, steps,
-            )  # fmt: skip
-
-    def _take_weights(self, directory: str) -> None:
-        """Start from another run's weights: the model's alone, no moments, no counters."""
-        checkpoint = find_checkpoint(directory)
-        there, here = checkpoint.manifest.tokenizer_sha256, self.prepared.tokenizer_sha256
-        if there != here:
-            raise PanguError(
-                f"train.init_from: {checkpoint.directory} has another vocabulary (SHA-256 {there[:12]}…, this text has "
-                f"{here[:12]}…); prepare the text with tokenizer.kind=file tokenizer.path={find_tokenizer(checkpoint)}"
-            )
-        give_saved_weights(self.stepper.step, checkpoint, self.config, self.ranks.rank)
-        logger.info("weights taken from %s, step %d", checkpoint.directory, checkpoint.step)
-
-    def _write_run_files(self) -> None:
-        self.run.tokenizer.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.run.tokenizer) as file:
-            file.write(self.prepared.tokenizer_path.read_bytes())
-        with atomic_write(self.run.path / "config.yaml", "w") as file:
-            file.write(format_config(self.config))
-
-    # -- the loop ----------------------------------------------------------------------------------------------------
 
     def finish_training(self) -> TrainResult:
         """Run the steps that are left; a signal ends the loop after the step in hand."""
