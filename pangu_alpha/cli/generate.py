@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pangu_alpha.cli.common import format_table
 from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.interrupts import unbroken_import
 
 if TYPE_CHECKING:
     from pangu_alpha.inference.language_model import PanguAlpha
@@ -112,7 +113,8 @@ def _load(arguments: argparse.Namespace) -> PanguAlpha:
     from pangu_alpha.checkpoint.run_directory import find_checkpoint
 
     find_checkpoint(arguments.checkpoint, wanted=lambda name: False)  # before MindSpore's seconds of starting
-    from pangu_alpha.inference.language_model import PanguAlpha
+    with unbroken_import():
+        from pangu_alpha.inference.language_model import PanguAlpha
 
     model = PanguAlpha.load(arguments.checkpoint, arguments.device)
     logger.info("%s on %s, seed %d", model.checkpoint.directory, model.device, arguments.seed)

@@ -6,13 +6,16 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pangu_alpha.data.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from pangu_alpha.errors import UsageError
-from pangu_alpha.inference.cache import Decoder
 from pangu_alpha.inference.sampling import Sampling, choose, log_softmax, uniform
+
+if TYPE_CHECKING:
+    from pangu_alpha.inference.cache import Decoder
 
 logger = logging.getLogger(__name__)
 

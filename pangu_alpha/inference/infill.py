@@ -22,14 +22,17 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pangu_alpha.data.tokenizer import END_OF_TEXT, Tokenizer
 from pangu_alpha.errors import UsageError
-from pangu_alpha.inference.cache import Decoder
 from pangu_alpha.inference.generator import allowed_log_probabilities
 from pangu_alpha.inference.sampling import log_softmax
+
+if TYPE_CHECKING:
+    from pangu_alpha.inference.cache import Decoder
 
 logger = logging.getLogger(__name__)
 
