@@ -13,6 +13,7 @@ import mindspore as ms
 from mindspore import communication, context
 from mindspore._c_expression import ms_ctx_param
 
+from pangu_alpha.config_checks import require_choice
 from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.errors import PanguError
 from pangu_alpha.interrupts import held_back
@@ -35,8 +36,10 @@ def set_single_device_context(device: str = "auto") -> str:
         cpu, gpu or ascend.
 
     Raises:
+        UsageError: there is no such device.
         PanguError: MindSpore does not support the device here, or this process already uses another one.
     """
+    require_choice("device", device, ("auto", *_TARGETS))
     # MindSpore's own default is Ascend before GPU before CPU, of those whose libraries it could load.
     target = ms.get_context("device_target") if device == "auto" else _TARGETS[device]
     logging.disable(logging.CRITICAL)  # it says the same at length before it raises
