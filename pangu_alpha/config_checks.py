@@ -53,5 +53,5 @@ def require_text(key: str, value: object) -> None:
         # What Python makes of a byte that it could not read: half a surrogate pair.
         raise UsageError(
             f"{key} is not UTF-8: its character {error.start + 1} is {str(value)[error.start]!r}, a byte that could "
-            "not be read as text; convert it to UTF-8"
+            "not be read; give UTF-8, in a locale that reads it (LANG=C.UTF-8)"
         ) from None
