@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pangu_alpha.config import Config
+from pangu_alpha.interrupts import unbroken_import
 
 if TYPE_CHECKING:
     from pangu_alpha.inference.language_model import PanguAlpha, load
@@ -21,7 +22,8 @@ __all__ = ["Config", "PanguAlpha", "load"]
 
 def __getattr__(name: str) -> Any:
     if name in ("PanguAlpha", "load"):
-        from pangu_alpha.inference import language_model
+        with unbroken_import():
+            from pangu_alpha.inference import language_model
 
         return getattr(language_model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -78,6 +78,52 @@ def test_mindspore_stays_where_it_belongs(path):
         assert name.split(".")[0] != "mindspore", f"{path}:{line}: MindSpore does not belong here"
 
 
+def late_imports(tree: ast.AST, inside: bool = False, unbroken: bool = False):
+    """(line, dotted name, whether within `unbroken_import()`) of a module's imports inside functions."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import) and inside:
+            yield from ((node.lineno, name.name, unbroken) for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and inside:
+            for name in node.names:
+                yield node.lineno, node.module, unbroken
+                yield node.lineno, f"{node.module}.{name.name}", unbroken
+        held = isinstance(node, ast.With) and any("unbroken_import" in ast.unparse(item) for item in node.items)
+        yield from late_imports(node, inside or isinstance(node, ast.FunctionDef), unbroken or held)
+
+
+def early_imports(path: Path):
+    """Dotted names that a module imports when it is itself imported."""
+    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def test_a_ctrl_c_cannot_break_the_import_of_mindspore():
+    named = {".".join(path.with_suffix("").parts): path for path in MODULES if FOR_OTHERS not in path.parts}
+    early = {name: set(early_imports(path)) for name, path in named.items()}
+    heavy, grown = set(), {"mindspore"}
+    while grown:
+        heavy |= grown
+        grown = {
+            name
+            for name, imported in early.items()
+            if name not in heavy and any(other in heavy or other.startswith("mindspore.") for other in imported)
+        }
+    assert {"pangu_alpha.train.trainer", "pangu_alpha.inference.language_model"} <= heavy
+    seen = 0
+    for name in early.keys() - heavy:
+        if part(named[name]) not in ("cli", "data", "checkpoint", ""):
+            continue  # imported by what has imported MindSpore, or in a process of its own
+        for line, other, unbroken in late_imports(ast.parse((ROOT / named[name]).read_text(encoding="utf-8"))):
+            if other in heavy or other.startswith("mindspore."):
+                seen += 1
+                assert unbroken, f"{named[name]}:{line}: import {other} inside `with unbroken_import():`"
+    assert seen >= 8
+
+
 def test_the_package_is_imported_without_mindspore():
     code = "import pangu_alpha, sys; sys.exit('mindspore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -15,6 +15,7 @@ from pangu_alpha.cli.common import add_config_arguments, format_table
 from pangu_alpha.config import Config
 from pangu_alpha.config_file import load_config
 from pangu_alpha.errors import PanguError
+from pangu_alpha.interrupts import unbroken_import
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,14 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
     from pangu_alpha.rehearsal.mindir import compiled_protobuf
 
     os.environ.update({**compiled_protobuf(), **os.environ})  # before MindSpore is imported
+    with unbroken_import():
+        from pangu_alpha.rehearsal.emulator.emulation import (
+            EmulatedRun,
+            compare_run,
+            compile_with_reference,
+            count_graphs,
+        )
     from pangu_alpha.parallel.layout import layout_of
     from pangu_alpha.progress import Progress
-    from pangu_alpha.rehearsal.emulator.emulation import (
-        EmulatedRun,
-        compare_run,
-        compile_with_reference,
-        count_graphs,
-    )
     from pangu_alpha.rehearsal.emulator.plant import plant_named
 
     config = _small_enough(config, arguments.stages)
@@ -128,8 +130,7 @@ def _beside(matrices: list[tuple[str, np.ndarray]]) -> str:
 def _small_enough(config: Config, stages: int) -> Config:
     """`config`, or its twin if it is too large."""
     from pangu_alpha.parallel.layout import layout_of
-    from pangu_alpha.rehearsal.emulator.emulation import MOST_RANKS
-    from pangu_alpha.rehearsal.twin import derive_twin
+    from pangu_alpha.rehearsal.twin import MOST_RANKS, derive_twin
 
     if layout_of(config).devices <= MOST_RANKS and config.model.hidden_size <= _LARGEST_WIDTH:
         return config

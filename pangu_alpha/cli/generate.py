@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangu_alpha.cli.common import format_table
+from pangu_alpha.config_checks import require_text
 from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.interrupts import unbroken_import
 
 if TYPE_CHECKING:
     from pangu_alpha.inference.language_model import PanguAlpha
@@ -30,6 +32,18 @@ pangu-alpha generate        (asks for one prompt after the other)
 """
 
 MARKER = "› "
+FILLING = {"length": "1", "candidates": 5}
+"""Options of --infill alone, and what they are where they are not given."""
+CONTINUING = {
+    "max_new_tokens": 100,
+    "temperature": 0.8,
+    "top_k": 0,
+    "top_p": 0.9,
+    "greedy": False,
+    "seed": None,
+    "stop": (),
+}
+"""Options of a text that is continued."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,20 +52,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="F", help="continue the text in this file (- is the standard input)")
     parser.add_argument("--infill", metavar="TEXT", help="fill each [MASK] in this text, given both sides")
     parser.add_argument("--length", metavar="N..M", help="with --infill: tokens tried for [MASK], such as 1..4")
-    parser.add_argument("--candidates", type=int, default=5, help="with --infill: rows of the table (default: 5)")
+    parser.add_argument("--candidates", type=int, metavar="N", help="with --infill: rows of the table (default: 5)")
     parser.add_argument(
         "--checkpoint", metavar="DIR", help="a run or one of its checkpoints (default: the newest run below runs/)"
     )
-    parser.add_argument("--max-new-tokens", type=int, default=100, metavar="N", help="most tokens (default: 100)")
-    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy (default: 0.8)")
-    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="only the K most probable tokens (0: all)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="most tokens (default: 100)")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy (default: 0.8)")
+    parser.add_argument("--top-k", type=int, metavar="K", help="only the K most probable tokens (0: all)")
     parser.add_argument(
-        "--top-p", type=float, default=0.9, metavar="P", help="the fewest tokens that sum to P (1: all; default: 0.9)"
+        "--top-p", type=float, metavar="P", help="the fewest tokens that sum to P (1: all; default: 0.9)"
     )
-    parser.add_argument("--greedy", action="store_true", help="always the most probable token")
+    parser.add_argument("--greedy", action="store_true", default=None, help="always the most probable token")
     parser.add_argument("--seed", type=int, help="the same seed gives the same text (default: drawn anew)")
     parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
+        "--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"
     )
     parser.add_argument("--no-cache", action="store_true", help="compute every token from the whole text (slow)")
     parser.add_argument(
@@ -84,8 +98,19 @@ def _check(arguments: argparse.Namespace) -> None:
     given = [name for name in ("prompt", "file", "infill") if getattr(arguments, name) is not None]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} were given; give a prompt, or --file F, or --infill TEXT")
-    if arguments.length is not None and arguments.infill is None:
-        raise UsageError("--length belongs to --infill TEXT")
+    filling = arguments.infill is not None
+    for name in CONTINUING if filling else FILLING:
+        if getattr(arguments, name) is not None:
+            mend = "a text that is continued; leave it out, or leave out --infill" if filling else "--infill TEXT"
+            raise UsageError(f"--{name.replace('_', '-')} belongs to {mend}")
+    if arguments.greedy and arguments.temperature:
+        raise UsageError(f"--greedy and --temperature {arguments.temperature:g} were given; give one of them")
+    for name in ("prompt", "infill"):
+        if getattr(arguments, name) is not None:
+            require_text(name, getattr(arguments, name))
+    for name, default in {**FILLING, **CONTINUING}.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
     if arguments.infill is not None and "[MASK]" not in arguments.infill:
         raise UsageError("--infill needs a [MASK] in its text, as in --infill '今天[MASK]天气'")
     if arguments.greedy:
@@ -108,35 +133,46 @@ def _load(arguments: argparse.Namespace) -> PanguAlpha:
         arguments.seed,
         tuple(arguments.stop),
     )
-    arguments.length = parse_lengths(arguments.length or "1")
+    arguments.length = parse_lengths(arguments.length)
     from pangu_alpha.checkpoint.run_directory import find_checkpoint
 
     find_checkpoint(arguments.checkpoint, wanted=lambda name: False)  # before MindSpore's seconds of starting
-    from pangu_alpha.inference.language_model import PanguAlpha
+    with unbroken_import():
+        from pangu_alpha.inference.language_model import PanguAlpha
 
     model = PanguAlpha.load(arguments.checkpoint, arguments.device)
-    logger.info("%s on %s, seed %d", model.checkpoint.directory, model.device, arguments.seed)
+    seed = f", seed {arguments.seed}" if arguments.infill is None else ""
+    logger.info("%s on %s%s", model.checkpoint.directory, model.device, seed)
     return model
 
 
 def _read(name: str) -> str:
     """The text of a file or of the standard input, without the line end that editors add."""
-    from pangu_alpha.data.readers.encoding import guess_encoding
     from pangu_alpha.files import storage_error
 
     try:
         content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise storage_error(error, name, "read") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        guess = guess_encoding(content)
-        mend = f"it looks like {guess.upper()}: iconv -f {guess} -t utf-8 converts it" if guess else "is it a text?"
-        raise PanguError(f"{name} is not UTF-8; {mend}") from None
+    text = _decode(content, name)
     if not text.strip():
         raise PanguError(f"{name} holds no text; write the beginning that is to be continued")
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _decode(content: bytes, name: str, line: int = 0) -> str:
+    """What bytes say in UTF-8, without a byte order mark; `line` is their number where they are a line of `name`."""
+    from pangu_alpha.data.readers.encoding import guess_encoding
+
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        guess = guess_encoding(content)
+        mend = "mend it, or convert the text" if line else "is it a text?"
+        if guess and not (line > 1 and guess == "utf-16"):  # a byte order mark begins a text, and no later line
+            mend = f"it looks like {guess.upper()}: iconv -f {guess} -t utf-8 converts it"
+        place = f"line {line} of {name}" if line else name
+        raise PanguError(f"{place} is not UTF-8, as a text must be; {mend}") from None
 
 
 def _continue(model: PanguAlpha, prompt: str, arguments: argparse.Namespace, seed: int) -> None:
@@ -166,7 +202,7 @@ def _ask(model: PanguAlpha, arguments: argparse.Namespace) -> int:
     typed = sys.stdin.isatty()
     if typed:
         logger.info("type a beginning; Ctrl-C stops a text, Ctrl-D ends")
-    for number, prompt in enumerate(_prompts(typed)):
+    for number, prompt in enumerate(_typed_prompts() if typed else _piped_prompts()):
         if not typed:
             sys.stdout.write(prompt)
         try:
@@ -177,25 +213,32 @@ def _ask(model: PanguAlpha, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prompts(typed: bool) -> Iterator[str]:
-    """Lines that hold anything, until the input ends."""
-    if typed:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 (arrow keys in input())
+def _piped_prompts() -> Iterator[str]:
+    """Lines of the standard input that hold anything, in UTF-8 whatever the locale."""
+    for number, content in enumerate(sys.stdin.buffer, 1):
+        line = _decode(content.rstrip(b"\r\n"), "the standard input", number)
+        if line.strip():
+            yield line
+
+
+def _typed_prompts() -> Iterator[str]:
+    """Lines that hold anything, as the terminal's locale has them, until the input ends."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 (arrow keys in input())
     while True:
         try:
-            line = input(MARKER if typed else "")
+            line = input(MARKER)
+            require_text("what was typed", line)
         except EOFError:
-            if typed:
-                sys.stdout.write("\n")
+            sys.stdout.write("\n")
             return
         except KeyboardInterrupt:
             sys.stdout.write("\n")
-            if not typed:
-                raise
             continue
         except UnicodeDecodeError:
-            raise PanguError("the standard input is not UTF-8; convert it, or set LANG to a UTF-8 locale") from None
+            raise PanguError(
+                f"what was typed is not {sys.stdin.encoding}; set LANG to the terminal's encoding"
+            ) from None
         if line.strip():
             yield line
 

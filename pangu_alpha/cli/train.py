@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pangu_alpha.cli.common import add_config_arguments, load_run
+from pangu_alpha.interrupts import unbroken_import
 
 if TYPE_CHECKING:
     from pangu_alpha.config import Config
@@ -35,13 +36,15 @@ def run(arguments: argparse.Namespace) -> int:
         overrides.append(f"train.profile={arguments.profile}")
     config = load_run(arguments.config, overrides)[0].config
 
-    from pangu_alpha.train.trainer import train
+    with unbroken_import():
+        from pangu_alpha.train.trainer import train
 
     result = train(config)
     if result.after is None or not result.is_first_rank:
         return 0
 
-    from pangu_alpha.train.summary import summarize
+    with unbroken_import():
+        from pangu_alpha.train.summary import summarize
 
     print(format_summary(config, result, summarize(config, result, result.after)))
     return 0

@@ -21,6 +21,7 @@ from pangu_alpha.data.order import Batch, arrange_samples, arrange_sequentially
 from pangu_alpha.data.sample_files import SampleFiles
 from pangu_alpha.data.tokenizer import PAD
 from pangu_alpha.errors import PanguError
+from pangu_alpha.interrupts import unbroken_import
 
 COLUMN = "input_ids"
 """The column of the official MindRecord files."""
@@ -45,7 +46,8 @@ def count_records(files: tuple[Path, ...]) -> int:
     Raises:
         PanguError: a file or its index (.db) is missing or damaged, or has no column `input_ids`.
     """
-    import mindspore.dataset
+    with unbroken_import():
+        import mindspore.dataset
 
     try:
         return int(
@@ -69,7 +71,8 @@ def read_records(files: tuple[Path, ...], batch_size: int, rows: npt.NDArray[np.
     Raises:
         PanguError: a file cannot be read.
     """
-    import mindspore.dataset
+    with unbroken_import():
+        import mindspore.dataset
 
     if rows is not None and len(rows) > (total := count_records(files)):
         # MindSpore takes no more rows than there are: few records, asked for often, are kept in memory.
@@ -181,7 +184,8 @@ def build_dataset(
     Returns:
         mindspore.dataset.GeneratorDataset with the columns of `Batch`, int32 [batch_size / ranks, S] each.
     """
-    import mindspore.dataset
+    with unbroken_import():
+        import mindspore.dataset
 
     source = _Batches(steps, files, config, batch_size, start_sample, rank, ranks)
     return mindspore.dataset.GeneratorDataset(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import final_name
+from pangu_alpha.interrupts import unbroken_import
 from pangu_alpha.progress import Progress
 
 Ids = npt.NDArray[np.int32]
@@ -101,7 +102,8 @@ def write_records(samples: Ids, directory: Path, name: str, first_number: int = 
     Raises:
         PanguError: the disk is full, or MindSpore cannot write there.
     """
-    from mindspore.mindrecord import FileWriter
+    with unbroken_import():
+        from mindspore.mindrecord import FileWriter
 
     from pangu_alpha.data.dataset import COLUMN, count_records
 

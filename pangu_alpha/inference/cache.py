@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from pangu_alpha.config import ModelConfig
+from pangu_alpha.errors import PanguError
 from pangu_alpha.model.block import Block
 from pangu_alpha.model.numerics import Numerics
 from pangu_alpha.model.pangu_alpha import PanguAlphaModel
@@ -51,9 +52,18 @@ class Decoder(Protocol):
 
 
 def run_graph(cell: nn.Cell, arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """Arrays in, the cell's result out; Ctrl-C raises KeyboardInterrupt when the graph has ended."""
+    """Arrays in, the cell's result out; Ctrl-C raises KeyboardInterrupt when the graph has ended.
+
+    Raises:
+        PanguError: some of the result is NaN or infinite, as a diverged model's logits are.
+    """
     with interruptible():
         result: np.ndarray = cell(*(Tensor(array) for array in arrays)).asnumpy()
+    if not np.isfinite(result).all():
+        raise PanguError(
+            "the model's logits are not numbers (NaN or infinite): the checkpoint's weights are probably from a run "
+            "that diverged; take one of its earlier checkpoints, or train with a smaller optimizer.learning_rate"
+        )
     return result
 
 

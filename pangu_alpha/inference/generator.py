@@ -6,13 +6,17 @@ import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pangu_alpha.config_checks import require_integer, require_text
 from pangu_alpha.data.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 from pangu_alpha.errors import UsageError
-from pangu_alpha.inference.cache import Decoder
 from pangu_alpha.inference.sampling import Sampling, choose, log_softmax, uniform
+
+if TYPE_CHECKING:
+    from pangu_alpha.inference.cache import Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +38,13 @@ class GenerationOptions:
     """The text ends before the first of these that appears in it; it always ends at the end token <eot>."""
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
-        if any(not text for text in self.stop):
-            raise UsageError("stop holds an empty text; give at least one character, or leave it out")
+        require_integer("max_new_tokens", self.max_new_tokens, 1)
+        if self.seed is not None:
+            require_integer("seed", self.seed)
+        for text in self.stop:
+            require_text("stop", text)
+            if not text:
+                raise UsageError("stop holds an empty text; give at least one character, or leave it out")
 
 
 def allowed_log_probabilities(logits: np.ndarray, vocab_size: int) -> np.ndarray:

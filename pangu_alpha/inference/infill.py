@@ -22,14 +22,18 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pangu_alpha.config_checks import require_integer, require_text
 from pangu_alpha.data.tokenizer import END_OF_TEXT, Tokenizer
 from pangu_alpha.errors import UsageError
-from pangu_alpha.inference.cache import Decoder
 from pangu_alpha.inference.generator import allowed_log_probabilities
 from pangu_alpha.inference.sampling import log_softmax
+
+if TYPE_CHECKING:
+    from pangu_alpha.inference.cache import Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -110,16 +114,19 @@ def infill(
     Raises:
         UsageError: one line that says what the text or an argument must look like.
     """
+    require_text("text", text)
+    require_integer("number", number, 1)
+    require_integer("width", width, 1)
+    for length in lengths:
+        require_integer("lengths", length, 1)
     parts = text.split(MASK_TEXT)
     groups = _mask_groups(parts)
     if not groups:
         raise UsageError(f"the text has no {MASK_TEXT}; write one where a token is missing, as in 今天[MASK]天气")
-    if not lengths or min(lengths) < 1:
-        raise UsageError(f"lengths are {list(lengths)}; each must be at least 1")
+    if not lengths:
+        raise UsageError("lengths are []; give at least 1 of them")
     if len(lengths) > 1 and len(parts) != 2:
         raise UsageError(f"lengths can be ranked for one {MASK_TEXT} only; the text has {len(parts) - 1}")
-    if number < 1 or width < 1:
-        raise UsageError(f"{number} candidates from {width} open ones were asked for; both must be at least 1")
     encoded = [tokenizer.encode(part) for part in parts]
     if not encoded[0]:
         raise UsageError(f"the text begins with {MASK_TEXT}; its first token must be known: write it before the mask")

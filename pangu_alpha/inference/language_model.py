@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pangu_alpha.checkpoint.load import Checkpoint, saved_config
 from pangu_alpha.checkpoint.parameters import fill_parameters
 from pangu_alpha.checkpoint.run_directory import find_checkpoint, find_tokenizer
 from pangu_alpha.config import Config
+from pangu_alpha.config_checks import require_text
 from pangu_alpha.data.order import arrange_sequentially
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import UsageError
@@ -213,7 +214,8 @@ class PanguAlpha:
         Raises:
             UsageError: a value out of its range.
         """
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        require_text("prompt", prompt)
+        stops = tuple(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else (stop,)
         options = GenerationOptions(max_new_tokens, Sampling(temperature, top_k, top_p), seed, stops)
         tokens = TokenStream(self.decoder(use_cache), self.tokenizer.encode(prompt), self.tokenizer.vocab_size, options)
         return TextStream(tokens, self.tokenizer, stops)
@@ -251,7 +253,7 @@ class PanguAlpha:
                 "this model has no query layer (model.query_layer: false), so it cannot be asked for a chosen "
                 "position; infilling needs one"
             )
-        tried = (lengths,) if isinstance(lengths, int) else tuple(lengths)
+        tried = tuple(lengths) if isinstance(lengths, Iterable) else (lengths,)
         return infill(self.decoder(use_cache), self.tokenizer, text, tried, number)
 
     def score(self, text: str) -> TextScore:
@@ -264,6 +266,7 @@ class PanguAlpha:
         Raises:
             UsageError: the text has no tokens.
         """
+        require_text("text", text)
         ids = self.tokenizer.encode(text)
         if not ids:
             raise UsageError(f"the text {text[:20]!r} has no tokens; there is nothing to score")

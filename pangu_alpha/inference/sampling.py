@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pangu_alpha.errors import UsageError
+from pangu_alpha.config_checks import is_number, require, require_integer
 
 _FIRST_LOOK = 1024
 """Most probable tokens that top-p sorts first; the whole vocabulary is sorted only if they are not enough."""
@@ -29,12 +29,11 @@ class Sampling:
     """Of those, the fewest whose probabilities sum to at least this; 1 takes all."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature is {self.temperature}; it must be 0 (greedy) or a positive number")
-        if self.top_k < 0:
-            raise UsageError(f"top_k is {self.top_k}; it must be 0 (all tokens) or a positive number")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UsageError(f"top_p is {self.top_p}; it must lie in (0, 1], 1 takes all tokens")
+        temperature, top_p = self.temperature, self.top_p
+        positive = is_number(temperature) and 0.0 <= temperature < float("inf")
+        require(positive, "temperature", temperature, "it must be 0 (greedy) or a positive number")
+        require_integer("top_k", self.top_k, 0)
+        require(is_number(top_p) and 0.0 < top_p <= 1.0, "top_p", top_p, "it must lie in (0, 1], 1 takes all tokens")
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -47,7 +46,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 def uniform(seed: int, index: int) -> float:
     """The random number in [0, 1) of the token `index` of a text: a function of its arguments, not of a stream."""
-    return float(np.random.Generator(np.random.Philox(key=seed % 2**64, counter=index)).random())
+    return float(np.random.Generator(np.random.Philox(key=int(seed) % 2**64, counter=index)).random())
 
 
 def candidates(log_probabilities: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +63,9 @@ def candidates(log_probabilities: np.ndarray, sampling: Sampling) -> tuple[np.nd
     """
     if sampling.temperature == 0.0:
         return np.array([np.argmax(log_probabilities)]), np.array([1.0])
-    scaled = log_softmax(log_probabilities / sampling.temperature)
+    # The greatest becomes 0 before the division, so that the smallest temperature leaves it finite.
+    with np.errstate(over="ignore"):
+        scaled = log_softmax((log_probabilities - log_probabilities.max()) / sampling.temperature)
     size = len(scaled)
     if sampling.top_k:
         order = _most_probable(scaled, min(sampling.top_k, size))

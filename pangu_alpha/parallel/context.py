@@ -7,16 +7,16 @@ import logging
 import os
 import re
 import signal
-import threading
 from collections.abc import Iterator
-from types import FrameType
 
 import mindspore as ms
 from mindspore import communication, context
 from mindspore._c_expression import ms_ctx_param
 
+from pangu_alpha.config_checks import require_choice
 from pangu_alpha.config_parallel import ParallelConfig
 from pangu_alpha.errors import PanguError
+from pangu_alpha.interrupts import held_back
 from pangu_alpha.parallel.layout import Layout, require_data_parallel_alone
 from pangu_alpha.parallel.ranks import Ranks
 
@@ -36,8 +36,10 @@ def set_single_device_context(device: str = "auto") -> str:
         cpu, gpu or ascend.
 
     Raises:
+        UsageError: there is no such device.
         PanguError: MindSpore does not support the device here, or this process already uses another one.
     """
+    require_choice("device", device, ("auto", *_TARGETS))
     # MindSpore's own default is Ascend before GPU before CPU, of those whose libraries it could load.
     target = ms.get_context("device_target") if device == "auto" else _TARGETS[device]
     logging.disable(logging.CRITICAL)  # it says the same at length before it raises
@@ -170,43 +172,14 @@ def _set_device_options(settings: ParallelConfig, device: str) -> None:
         context._context().set_param(ms_ctx_param.enable_grad_comm_opt, True)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> contextlib.AbstractContextManager[None]:
     """Let Ctrl-C raise KeyboardInterrupt once the graph that runs inside has ended; a second one raises it at once.
 
     MindSpore takes SIGINT over whenever a graph runs, never gives it back, and answers it by sending SIGTERM to its own
     process, which ends it (a notebook's kernel, too).  So both signals are only noted inside: an exception raised while
-    the compiler calls Python back, or in a finaliser, would be lost.  Handlers that others have set get their signals,
-    and are set again afterwards.
+    the compiler calls Python back, or in a finaliser, would be lost.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # handlers belong to the main thread
-        return
-    outer = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    noted = _Noted()
-    for number, handler in outer.items():
-        if handler in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, noted)
-    try:
-        yield
-    finally:
-        for number, handler in outer.items():
-            if handler is not None:  # None: set by another library before MindSpore
-                signal.signal(number, handler)
-    if noted.count:
-        raise KeyboardInterrupt
-
-
-class _Noted:
-    """A handler that counts signals; from the second on it interrupts."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (what a handler is called with)
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
+    return held_back(signal.SIGINT, signal.SIGTERM, second_at_once=True)
 
 
 def device_name(device: str) -> str:

@@ -49,7 +49,8 @@ class TrainingProgress:
                 file=sys.stderr,
                 dynamic_ncols=True,
                 leave=True,
-                bar_format="step {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {postfix}",
+                # {desc}, as tqdm puts ", " before its {postfix}.
+                bar_format="step {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}",
             )
 
     def step(self, metrics: StepMetrics) -> None:
@@ -60,7 +61,7 @@ class TrainingProgress:
         self._recent.append(metrics)
         if self._bar is not None:
             self._recent = self._recent[-20:]
-            self._bar.set_postfix_str(self.text(metrics, mean_loss=False), refresh=False)
+            self._bar.set_description_str(self.text(metrics, mean_loss=False), refresh=False)
             self._bar.update(metrics.step - self._bar.n)
         elif metrics.step % self.log_every == 0 or metrics.step == self.steps:
             logger.info("step %d/%d  %s", metrics.step, self.steps, self.text(metrics, mean_loss=True))

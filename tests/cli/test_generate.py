@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import pty
@@ -83,6 +84,20 @@ def test_masks_are_filled_in_a_table(generate, model: PanguAlpha) -> None:  # no
     [
         (["今天", "--infill", "今[MASK]"], 2, "prompt and infill were given"),
         (["--length", "2", "今天"], 2, "--length belongs to --infill"),
+        (["--candidates", "5", "今天"], 2, "--candidates belongs to --infill"),
+        (["--candidates", "5"], 2, "--candidates belongs to --infill"),
+        (["--infill", "今天[MASK]", "--candidates", "0"], 2, "--candidates is 0"),
+        (["--infill", "今天[MASK]", "--seed", "1"], 2, "--seed belongs to a text that is continued"),
+        (["--infill", "今天[MASK]", "--greedy"], 2, "--greedy belongs to a text that is continued"),
+        (["--infill", "今天[MASK]", "--max-new-tokens", "100"], 2, "--max-new-tokens belongs to"),
+        (["--infill", "今天[MASK]", "--temperature", "0"], 2, "--temperature belongs to"),
+        (["--infill", "今天[MASK]", "--top-k", "0"], 2, "--top-k belongs to"),
+        (["--infill", "今天[MASK]", "--top-p", "1"], 2, "--top-p belongs to"),
+        (["--infill", "今天[MASK]", "--stop", "。"], 2, "--stop belongs to"),
+        (["今天", "--greedy", "--temperature", "0.5"], 2, "--greedy and --temperature 0.5 were given; give one"),
+        (["\udcbd\udcf1"], 2, r"prompt is not UTF-8: its character 1 is '\udcbd'"),
+        (["--infill", "今\udcff[MASK]"], 2, "infill is not UTF-8: its character 2"),
+        (["今天", "--stop", "\udcff"], 2, "stop is not UTF-8: its character 1"),
         (["--infill", "今天"], 2, "[MASK]"),
         (["--infill", "今天[MASK]", "--length", "4-1"], 2, "1..4"),
         (["今天", "--top-p", "0"], 2, "top_p is 0.0"),
@@ -120,6 +135,36 @@ def test_piped_prompts_are_continued_line_by_line(run_directory: Path, model: Pa
     )
     expected = [prompt + model.generate(prompt, max_new_tokens=4, temperature=0) for prompt in ("今天", "中国")]
     assert done.stdout.decode().splitlines() == expected
+
+
+@pytest.mark.parametrize("locale", ["C", "ascii"])
+def test_piped_utf8_is_read_in_every_locale(run_directory: Path, model: PanguAlpha, locale: str) -> None:  # noqa: F811
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
+    environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"} if locale == "ascii" else {}
+    environment |= {"LC_ALL": locale} if locale != "ascii" else {}
+    words = ["--checkpoint", str(run_directory), "--greedy", "--max-new-tokens", "4"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pangu_alpha.cli.main", "generate", *words],
+        input="\ufeff今天\r\n".encode() + b"\xff\xfe\n",
+        capture_output=True,
+        env=environment,
+    )
+    expected = "今天" + model.generate("今天", max_new_tokens=4, temperature=0) + "\n"
+    if locale == "ascii":  # what is read is right; what is shown lacks the characters
+        expected = "".join(character if character.isascii() else "?" for character in expected)
+    assert done.stdout.decode() == expected
+    assert done.returncode == 1
+    told = "pangu-alpha: line 2 of the standard input is not UTF-8, as a text must be; mend it, or convert the text"
+    assert done.stderr.decode().splitlines()[1:] == [told]
+
+
+def test_piped_gbk_is_named(generate, monkeypatch) -> None:
+    text = "今天是一个好天气，我们去公园。\n".encode("gbk")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    code, out, err = generate("--greedy")
+    assert (code, out) == (1, "")
+    assert "line 1 of the standard input is not UTF-8, as a text must be; it looks like GBK: iconv -f gbk" in err
 
 
 class Terminal:

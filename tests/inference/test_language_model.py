@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 
 from pangu_alpha.config import Config, DataConfig, ModelConfig
 from pangu_alpha.data.tokenizer import END_OF_TEXT
@@ -143,6 +144,88 @@ def test_an_empty_text_has_no_score(model: PanguAlpha) -> None:
             model.perplexity(text)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5; it must be an integer of at least 1"),
+        ({"max_new_tokens": True}, "max_new_tokens is True"),
+        ({"max_new_tokens": "5"}, "max_new_tokens is '5'"),
+        ({"top_k": 2.5}, "top_k is 2.5; it must be an integer of at least 0"),
+        ({"top_p": None}, "top_p is None"),
+        ({"temperature": "hot"}, "temperature is 'hot'; it must be 0 (greedy) or a positive number"),
+        ({"seed": "a"}, "seed is 'a'; it must be an integer"),
+        ({"seed": 1.0}, "seed is 1.0"),
+        ({"stop": 5}, "stop is 5; it must be a text (str)"),
+        ({"stop": ["。", None]}, "stop is None"),
+        ({"stop": b"."}, "stop is 46"),
+        ({"prompt": 5}, "prompt is 5; it must be a text (str)"),
+        ({"prompt": None}, "prompt is None"),
+        ({"prompt": "今天".encode()}, "it must be a text (str)"),
+        (
+            {"prompt": b"\xc4\xe3".decode("utf-8", "surrogateescape")},
+            r"prompt is not UTF-8: its character 1 is '\udcc4'",
+        ),
+    ],
+)
+def test_wrong_options_are_one_line(model: PanguAlpha, arguments: dict, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        model.generate(**{"prompt": "今天", **arguments})
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda model: model.perplexity(5), "text is 5; it must be a text (str)"),
+        (lambda model: model.score(["今天"]), "it must be a text (str)"),
+        (lambda model: model.infill(5), "text is 5; it must be a text (str)"),
+        (lambda model: model.infill("今天[MASK]天气", 1.5), "lengths is 1.5; it must be an integer of at least 1"),
+        (lambda model: model.infill("今天[MASK]天气", [1, True]), "lengths is True"),
+        (lambda model: model.infill("今天[MASK]天气", "1"), "lengths is '1'"),
+        (
+            lambda model: model.infill("今天[MASK]天气", number=2.5),
+            "number is 2.5; it must be an integer of at least 1",
+        ),
+        (lambda model: model.infill("今天[MASK]天气", number=0), "number is 0"),
+    ],
+)
+def test_wrong_arguments_of_infill_and_score_are_one_line(model: PanguAlpha, call, words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        call(model)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_integers_of_numpy_are_integers(model: PanguAlpha) -> None:
+    plain = model.generate("今天", 5, top_k=20, seed=7, temperature=1.0)
+    assert (
+        model.generate("今天", np.int64(5), top_k=np.int32(20), seed=np.uint32(7), temperature=np.float64(1)) == plain
+    )
+    assert model.infill("今天[MASK]天气", np.int64(2), np.int8(3)) == model.infill("今天[MASK]天气", 2, 3)
+    assert model.infill("今天[MASK]天气", np.arange(1, 3)) == model.infill("今天[MASK]天气", (1, 2))
+
+
+def test_a_diverged_model_is_one_line(run_directory: Path) -> None:
+    model = PanguAlpha.load(run_directory)
+    weight = next(parameter for parameter in model._model.get_parameters() if parameter.name == "word_table")
+    values = weight.asnumpy().copy()
+    for wrong in (np.nan, np.inf):
+        values[:, 3] = wrong
+        weight.set_data(Tensor(values))
+        for call in (
+            lambda: model.generate("今天", 3),
+            lambda: model.generate("今天", 3, temperature=0, use_cache=False),
+            lambda: model.infill("今天[MASK]天气"),
+            lambda: model.infill("今天[MASK]天气", (1, 2)),
+            lambda: model.perplexity("今天是一个好天气"),
+            lambda: model.logits(IDS),
+        ):
+            with pytest.raises(PanguError, match="the model's logits are not numbers .* diverged") as error:
+                call()
+            assert "\n" not in str(error.value)
+
+
 def test_control_words_in_a_prompt_are_text(model: PanguAlpha) -> None:
     assert END_OF_TEXT not in model.tokenizer.encode("今天<eot>")
     assert isinstance(model.generate("今天<eot>", max_new_tokens=2), str)
@@ -159,6 +242,12 @@ def test_load_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_device_that_is_not_there_is_one_line(run_directory: Path) -> None:
     with pytest.raises(PanguError, match="device gpu cannot be used: this MindSpore supports") as error:
         PanguAlpha.load(run_directory, device="gpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_that_there_is_not_is_one_line(run_directory: Path) -> None:
+    with pytest.raises(UsageError, match="device is 'tpu'; allowed: auto, cpu, gpu, ascend") as error:
+        PanguAlpha.load(run_directory, device="tpu")
     assert "\n" not in str(error.value)
 
 

@@ -84,6 +84,15 @@ def test_ruled_out_tokens_are_never_candidates() -> None:
         assert set(order.tolist()) <= {0, 2}
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 5e-324, 1e-308, np.float32(1e-40)])
+@pytest.mark.parametrize("more", [{"top_k": 0, "top_p": 1.0}, {"top_k": 3, "top_p": 0.9}])
+def test_the_smallest_temperature_is_nearly_greedy(temperature, more) -> None:
+    log_probabilities = log_softmax(np.array([1.0, 3.0, -np.inf, 3.0, 2.999]))
+    order, probabilities = candidates(log_probabilities, Sampling(temperature, **more))
+    assert order.tolist() == [1, 3]
+    assert probabilities.tolist() == [0.5, 0.5]
+
+
 def test_greedy_takes_the_first_of_the_most_probable() -> None:
     assert choose(np.log([0.2, 0.4, 0.4]), Sampling(0.0, 3, 0.1), 0.999) == 1
 
@@ -118,8 +127,23 @@ def test_uniform_is_a_function_of_seed_and_index() -> None:
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"temperature": "0.8"},
+        {"temperature": True},
+        {"temperature": None},
+        {"top_k": 2.5},
+        {"top_k": True},
+        {"top_k": "5"},
+        {"top_p": "0.9"},
+        {"top_p": True},
     ],
 )
 def test_impossible_settings_are_refused(arguments) -> None:
     with pytest.raises(UsageError, match=next(iter(arguments))):
         Sampling(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    sampling = Sampling(np.float32(0.5), np.int64(2), np.float64(1.0))
+    log_probabilities = np.log([0.1, 0.3, 0.4, 0.2])
+    assert candidates(log_probabilities, sampling)[0].tolist() == [2, 1]
+    assert uniform(np.int64(7), 3) == uniform(7, 3) != uniform(np.uint8(8), 3)

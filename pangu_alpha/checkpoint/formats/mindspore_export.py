@@ -17,6 +17,7 @@ from pangu_alpha.checkpoint.formats.tensors import StoredTensor
 from pangu_alpha.checkpoint.load import Checkpoint
 from pangu_alpha.checkpoint.ownership import is_laid_out, parameter_of
 from pangu_alpha.config import Config
+from pangu_alpha.interrupts import unbroken_import
 from pangu_alpha.parallel.layout import Layout
 from pangu_alpha.parallel.slices import optimizer_parts, parameter_parts, parameter_slice
 from pangu_alpha.parallel.stages import stages_of_parameter
@@ -73,7 +74,8 @@ def _write_strategy(
     path: Path, tensors: Mapping[str, tuple[int, ...]], theirs: Mapping[str, str], config: Config, layout: Layout
 ) -> None:
     """The layout of each parameter, as MindSpore saves it with `strategy_ckpt_config`."""
-    from mindspore.train.node_strategy_pb2 import ParallelStrategyMap
+    with unbroken_import():
+        from mindspore.train.node_strategy_pb2 import ParallelStrategyMap
 
     content = ParallelStrategyMap()
     content.current_stage = 1

@@ -27,13 +27,11 @@ from pangu_alpha.rehearsal.emulator.reference import StepResult, reference_steps
 from pangu_alpha.rehearsal.emulator.traffic import Traffic, traffic_of
 from pangu_alpha.rehearsal.mindir import MindIR, read_mindir
 from pangu_alpha.rehearsal.program import ACCUMULATION, TRAINING_STEP
+from pangu_alpha.rehearsal.twin import MOST_RANKS
 from pangu_alpha.train.step import read_metrics
 
 STEP, ACCUMULATE = "step", "accumulate"
 """Names of the graphs that a step runs: the last one, and the one of the micro batches before."""
-
-MOST_RANKS = 16
-"""More ranks are not run in one process."""
 
 TOLERANCES = {"float32": Tolerance(1e-5, 3e-5), "float16": Tolerance(5e-3, 2e-3)}
 """By `model.compute_dtype`."""

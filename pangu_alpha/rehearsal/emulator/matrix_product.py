@@ -13,6 +13,7 @@ import numpy as np
 
 from pangu_alpha.config import Config
 from pangu_alpha.config_parallel import ParallelConfig
+from pangu_alpha.interrupts import unbroken_import
 from pangu_alpha.rehearsal.compile import CompileRequest, compile_ranks
 from pangu_alpha.rehearsal.mindir import Node, read_mindir
 from pangu_alpha.rehearsal.program import Program
@@ -60,9 +61,10 @@ def run_product(name: str, folder: Path, target: str = "ascend", at_once: int = 
         target: ascend or gpu.
         at_once: ranks that compile at a time.
     """
-    from pangu_alpha.rehearsal.emulator.cluster import Cluster
-    from pangu_alpha.rehearsal.emulator.interpreter import Rank
-    from pangu_alpha.rehearsal.emulator.kernels import as_array, on_one_core, use_cpu_kernels
+    with unbroken_import():
+        from pangu_alpha.rehearsal.emulator.cluster import Cluster
+        from pangu_alpha.rehearsal.emulator.interpreter import Rank
+        from pangu_alpha.rehearsal.emulator.kernels import as_array, on_one_core, use_cpu_kernels
 
     config = dataclasses.replace(Config(), parallel=ParallelConfig(data_parallel=DEVICES))
     program = f"{__name__}:{name}"
