@@ -26,7 +26,7 @@ EXAMPLES = """
 pangu-alpha generate '今天是'
 pangu-alpha generate --checkpoint runs/quickstart-1a2b3c4d --greedy --max-new-tokens 50 '今天是'
 pangu-alpha generate --infill '今天[MASK]天气'
-pangu-alpha generate --infill '今天[MASK]天气' --length 1..4
+pangu-alpha generate --infill '今天的[MASK]天气很好' --length 1..4
 pangu-alpha generate --file beginning.txt --seed 7 > whole.txt
 pangu-alpha generate        (asks for one prompt after the other)
 """

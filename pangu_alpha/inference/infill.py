@@ -130,7 +130,7 @@ def infill(
     encoded = [tokenizer.encode(part) for part in parts]
     if not encoded[0]:
         raise UsageError(f"the text begins with {MASK_TEXT}; its first token must be known: write it before the mask")
-    repeats = list(lengths) if len(parts) == 2 else [1]
+    repeats = list(dict.fromkeys(lengths)) if len(parts) == 2 else [1]
     if len(parts) > 2 and lengths[0] != 1:
         raise UsageError(f"with several {MASK_TEXT} each stands for one token; repeat {MASK_TEXT} for more")
     encoded = _cut_to_view(encoded, max(repeats), decoder.capacity)
@@ -143,9 +143,19 @@ def infill(
         beam = _fill(decoder, masked, logits, tokenizer.vocab_size, max(width, number + _SPARE))
         filled += [(tokens, score, right) for tokens, score in beam]
     total = float(np.logaddexp.reduce(evidence))
+    if len(repeats) > 1:
+        _tell_lengths(repeats, np.exp(np.array(evidence) - total))
     fillings = [_describe(tokenizer, parts, groups, tokens, score, right - total) for tokens, score, right in filled]
     written = [filling for filling in fillings if all(filling.fills)]
     return sorted(written, key=lambda filling: (-filling.log_score, filling.tokens))[:number]
+
+
+def _tell_lengths(lengths: list[int], probabilities: np.ndarray) -> None:
+    """Log how probable each length is."""
+    shares = ", ".join(f"{length}: {share:.1%}" for length, share in zip(lengths, probabilities, strict=True))
+    if np.ptp(probabilities) < 1e-6:
+        shares += " (all the same: with one known token on a side, give more text around the mask)"
+    logger.info("probability of each length, given both sides: %s", shares)
 
 
 def _mask_groups(parts: list[str]) -> list[int]:

@@ -170,3 +170,24 @@ def test_without_query_layer_infilling_is_refused(tmp_path, tokenizer: Tokenizer
     tiny.save(tmp_path / "plain", tiny.config(tokenizer, query_layer=False), tokenizer)
     with pytest.raises(UsageError, match="query layer"):
         PanguAlpha.load(tmp_path / "plain").infill("今天[MASK]天气")
+
+
+def test_the_probability_of_each_length_is_told(model: PanguAlpha, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pangu_alpha")
+    text = "今天的[MASK]天气很好"
+    found = model.infill(text, (1, 2, 2), number=60)
+    assert len({(filling.length, filling.tokens) for filling in found}) == len(found)  # 2 is tried once
+    evidence = [sequence_log_probability(model, masked(model, text, n), (10,) * n)[0] for n in (1, 2)]
+    first = np.exp(evidence[0] - np.logaddexp(*evidence))
+    shares = f"1: {first:.1%}, 2: {1 - first:.1%}"
+    assert f"probability of each length, given both sides: {shares}" in caplog.text
+    assert "all the same" not in caplog.text
+
+
+def test_where_nothing_tells_the_length_that_is_said(model: PanguAlpha, caplog: pytest.LogCaptureFixture) -> None:
+    # With one token in view attention has one weight, 1, whatever position is asked for.
+    caplog.set_level("INFO", "pangu_alpha")
+    words = map(model.tokenizer.decode, ([token] for token in allowed(model)))
+    left, right = [word for word in words if word and len(model.tokenizer.encode(word)) == 1][:2]
+    model.infill(f"{left}[MASK]{right}", (1, 2))
+    assert "1: 50.0%, 2: 50.0% (all the same: with one known token on a side" in caplog.text
