@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import sys
 from pathlib import Path
@@ -108,8 +107,6 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what `arguments.action` says."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows ? in its place
     actions = {"official": _official, "train": _train, "encode": _encode, "decode": _decode, "inspect": _inspect}
     actions[arguments.action](arguments)
     return 0
@@ -126,6 +123,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from pangu_alpha.config_checks import InvalidValue
     from pangu_alpha.data.readers import MINDRECORD, find_files, read_sources
     from pangu_alpha.data.tokenizer_training import train_tokenizer
+    from pangu_alpha.data.worker_pool import termination_raises
 
     if arguments.vocab_size < 1:
         raise UsageError(f"--vocab-size is {arguments.vocab_size}; it must be at least 1, usually 4000 to 40000")
@@ -144,7 +142,8 @@ def _train(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{file.path} holds ids, not text; --input takes .txt, .jsonl and .parquet files")
     texts = (document.text for document in read_sources(files, data))
     path = Path(arguments.output) / VOCABULARY
-    tokenizer = train_tokenizer(texts, arguments.vocab_size, path, arguments.workers)
+    with termination_raises():
+        tokenizer = train_tokenizer(texts, arguments.vocab_size, path, arguments.workers)
     print(f"{path}: {tokenizer.vocab_size:,} pieces, sha256 {tokenizer.sha256[:12]}…")
     print(f"next: pangu-alpha tokenizer inspect --model {path} '今天是一个好天气'")
 

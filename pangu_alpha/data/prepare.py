@@ -45,6 +45,7 @@ from pangu_alpha.data.stages.duplicates import KEPT, Corpus, Decisions
 from pangu_alpha.data.stages.pack import PackedDocuments, PackedGroup, pack
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.data.vocabulary import given_vocabulary, trained_vocabulary
+from pangu_alpha.data.worker_pool import termination_raises
 from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.files import atomic_directory
 from pangu_alpha.progress import format_duration
@@ -84,7 +85,7 @@ def prepare(config: Config, root: Path) -> Prepared:
     start = time.monotonic()
     directory = root / f"{config.name}-{key[:12]}"
     # A second run that made the same at the same time keeps what the first one may already be reading.
-    with atomic_directory(directory, replace=directory.exists()) as partial:
+    with termination_raises(), atomic_directory(directory, replace=directory.exists()) as partial:
         of_records = files[0].kind == MINDRECORD
         prepared = (_prepare_records if of_records else _prepare_text)(config, files, root, partial)
         prepared = replace(

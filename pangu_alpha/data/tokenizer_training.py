@@ -19,22 +19,22 @@ With 8,000 pieces from 4 million characters of news and reviews a token holds 1.
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
-import multiprocessing
 import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.data.piece_finding import SentencePieceError, find_pieces
 from pangu_alpha.data.segmentation import load_segmenter
 from pangu_alpha.data.tokenizer import FIRST_PIECES, LINE_END, Tokenizer
 from pangu_alpha.data.worker_count import worker_count
+from pangu_alpha.data.worker_pool import WorkerPool
 from pangu_alpha.errors import PanguError
 from pangu_alpha.progress import Progress, format_duration
 
@@ -136,8 +136,7 @@ def _cut_jobs(jobs: Iterable[list[str]], processes: int) -> Iterator[tuple[list[
         for job in jobs:
             yield *_cut_job(job), sum(map(len, job))
         return
-    # Fresh processes rather than forks: MindSpore's threads would not survive a fork.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(processes) as pool:
         waiting: deque[tuple[Future[tuple[list[str], Counter[str]]], int]] = deque()
         try:
             for job in jobs:
@@ -151,9 +150,6 @@ def _cut_jobs(jobs: Iterable[list[str]], processes: int) -> Iterator[tuple[list[
             raise PanguError(
                 "a process that cuts words ended early, perhaps for lack of memory; try fewer with data.workers=1"
             ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _cut_job(texts: list[str]) -> tuple[list[str], Counter[str]]:
@@ -182,16 +178,10 @@ def _cut_job(texts: list[str]) -> tuple[list[str], Counter[str]]:
 
 def _train(lines: list[str], vocab_size: int) -> bytes:
     """The bytes of a sentencepiece model."""
-    import sentencepiece
-
-    model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, vocab_size=vocab_size, **_SETTINGS
-        )
-    except RuntimeError as error:
+        return find_pieces(lines, {"vocab_size": vocab_size, **_SETTINGS})
+    except SentencePieceError as error:
         raise _training_error(str(error), vocab_size) from error
-    return model.getvalue()
 
 
 def _training_error(message: str, vocab_size: int) -> PanguError:

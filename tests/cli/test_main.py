@@ -12,7 +12,7 @@ import types
 import pytest
 
 from pangu_alpha.cli import main as entry
-from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.errors import PanguError, Terminated, UsageError
 
 PROBE = """
 import sys
@@ -113,13 +113,31 @@ def test_a_bug_keeps_its_traceback(job):
         entry.main(["sample"])
 
 
-def test_an_interrupt_is_one_line_and_exit_code_130(capsys, job):
+@pytest.mark.parametrize(
+    ("how", "code", "said"), [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "ended by SIGTERM")]
+)
+def test_an_interrupt_is_one_line_and_has_its_exit_code(capsys, job, how, code, said):
     def run(arguments):
-        raise KeyboardInterrupt
+        raise how
 
     job(run)
-    assert entry.main(["sample"]) == 130
-    assert capsys.readouterr().err == "pangu-alpha: interrupted\n"
+    assert entry.main(["sample"]) == code
+    assert capsys.readouterr().err == f"pangu-alpha: {said}\n"
+    assert entry.main(["--help"]) == 0
+    assert f"{code} {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin-1", "utf-8"])
+@pytest.mark.parametrize("words", [["--help"], ["config", "show", "name=α⏎饕"], ["model"], ["α⏎饕"]], ids=str)
+def test_a_terminal_of_any_encoding_takes_all_output(encoding, words):
+    command = [sys.executable, "-m", "pangu_alpha.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == (2 if words == ["α⏎饕"] else 0)
+    assert b"Traceback" not in done.stderr
+    shown = (done.stdout + done.stderr).decode(encoding)
+    if words[-1] != "--help" and words != ["model"]:
+        expected = "α⏎饕".encode(encoding, "backslashreplace" if done.returncode else "replace").decode(encoding)
+        assert expected in shown.replace("\\\\", "\\")
 
 
 def test_a_job_gets_its_arguments_and_its_code_is_returned(job):

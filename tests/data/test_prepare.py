@@ -174,10 +174,8 @@ def test_no_space_is_one_line_and_leaves_nothing(
 
 SLOW_PREPARATION = """
 import sys, time
-from pathlib import Path
-import pangu_alpha.data.packing as packing
-from pangu_alpha.config_file import load_config
-from pangu_alpha.data.prepare import prepare
+from pangu_alpha.cli.main import main
+from pangu_alpha.data import packing
 write_records = packing.write_records
 def slowly(samples, directory, name, *rest):
     files = write_records(samples, directory, name, *rest)
@@ -185,20 +183,37 @@ def slowly(samples, directory, name, *rest):
     time.sleep(60)
     return files
 packing.write_records = slowly
-prepare(load_config(None, sys.argv[2:]).config, Path(sys.argv[1]))
+sys.exit(main(["prepare", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, None),
+        (signal.SIGINT, 130, "pangu-alpha: interrupted"),
+        (signal.SIGTERM, 143, "pangu-alpha: ended by SIGTERM"),
+    ],
+)
 def test_an_interrupted_preparation_leaves_nothing_that_counts(
-    make_config: MakeConfig, text_file: Path, tmp_path: Path, how: signal.Signals
+    make_config: MakeConfig,
+    text_file: Path,
+    repository: Path,
+    tmp_path: Path,
+    how: signal.Signals,
+    code: int,
+    said: str | None,
 ) -> None:
     config = make_config(text_file)
     root = tmp_path / "prepared"
     words = [
+        "--config",
+        str(repository / "configs" / "quickstart.yaml"),
+        "--root",
+        str(root),
         "name=small",
         f"data.sources=[{text_file}]",
-        "data.workers=1",
+        "data.workers=2",
         "model.seq_length=16",
         "model.hidden_size=32",
         "model.num_heads=2",
@@ -208,11 +223,21 @@ def test_an_interrupted_preparation_leaves_nothing_that_counts(
         f"tokenizer.path={config.tokenizer.path}",
     ]
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_PREPARATION, str(root), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SLOW_PREPARATION, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"written\n"
+        assert process.stdout is not None and process.stdout.readline() == "written\n"
         time.sleep(0.1)
-        process.send_signal(how)
+        os.killpg(process.pid, how)  # as a terminal does, the workers included
+        sent = time.monotonic()
+        errors = process.communicate(timeout=30)[1]
+    assert time.monotonic() - sent < 10
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert said is None or errors.splitlines()[-1] == said
     left = [path.name for path in root.iterdir()]
     assert all(name.startswith(".") for name in left)
     assert bool(left) == (how == signal.SIGKILL)
