@@ -47,7 +47,7 @@ from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.data.vocabulary import given_vocabulary, trained_vocabulary
 from pangu_alpha.data.worker_pool import termination_raises
 from pangu_alpha.errors import PanguError, UsageError
-from pangu_alpha.files import atomic_directory
+from pangu_alpha.files import atomic_directory, shown_name
 from pangu_alpha.progress import format_duration
 
 logger = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ def _factory(
 
     factory = Factory(recipe, directory, engine, texts, strict=True)
     factory.inputs = [
-        InputFile(replace(file, kind="text"), f"source {names.index(file.source)}", file.path.name, "")
+        InputFile(replace(file, kind="text"), f"source {names.index(file.source)}", shown_name(file.path.name), "")
         for file in files
     ]
     return factory
@@ -304,7 +304,7 @@ def _count(
         documents = PackedDocuments([selected[place] for place in own], [tokens[place] for place in own])
         for side, held_out in ((TRAINING, False), (HELD_OUT, True)):
             duplicates = int(lost[number]) if side == TRAINING else 0
-            counts.append(SideCount(name, side, *documents.count(held_out), duplicates))
+            counts.append(SideCount(shown_name(name), side, *documents.count(held_out), duplicates))
     return tuple(counts)
 
 
@@ -340,7 +340,7 @@ def _prepare_records(config: Config, files: list[SourceFile], root: Path, direct
     asked = records.held_out[:, 1:]
     asked = asked[asked != PAD]
     characters = len(tokenizer.decode(asked[asked != END_OF_TEXT].tolist())) + int((asked == END_OF_TEXT).sum())
-    name = ", ".join(dict.fromkeys(file.source for file in files))
+    name = shown_name(", ".join(dict.fromkeys(file.source for file in files)))
     counts = tuple(
         SideCount(name, side, documents, 0, tokens)
         for side, documents, tokens in zip((TRAINING, HELD_OUT), records.documents, records.tokens, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.config import Config, TokenizerConfig
+from pangu_alpha.checkpoint.format import canonical_sha256
+from pangu_alpha.config import Config, TokenizerConfig, to_dict
 from pangu_alpha.data import prepare as preparation
 from pangu_alpha.data.dataset import iterate_batches, read_records, validation_batches
 from pangu_alpha.data.held_out import is_held_out
@@ -27,6 +29,7 @@ from pangu_alpha.data.prepared import HELD_OUT, TRAINING, Prepared, load_prepare
 from pangu_alpha.data.recipe import Recipe
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.files import shown_name
 from tests.data.conftest import some_documents
 
 MakeConfig = Callable[..., Config]
@@ -243,6 +246,18 @@ def test_an_interrupted_preparation_leaves_nothing_that_counts(
     assert bool(left) == (how == signal.SIGKILL)
     prepared = prepare(config, root)
     assert [path.name for path in root.iterdir()] == [prepared.directory.name]
+
+
+def test_names_that_are_not_utf8_are_no_obstacle(make_config: MakeConfig, text_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode("文本".encode("gbk"))
+    folder.mkdir()
+    text_file.rename(folder / os.fsdecode("小说.txt".encode("gbk")))
+    config = make_config(folder, tail="pad")
+    prepared = prepare(config, tmp_path / "prepared")
+    assert {count.source for count in prepared.counts} == {shown_name(folder)}
+    assert prepare(config, tmp_path / "prepared") == prepared
+    saved = canonical_sha256(to_dict(config))  # as a checkpoint names its configuration
+    assert saved == canonical_sha256(json.loads(json.dumps(to_dict(config))))
 
 
 @pytest.fixture()
