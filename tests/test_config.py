@@ -41,7 +41,14 @@ from pangu_alpha.config_checks import InvalidValue
         (OptimizerConfig, {"beta2": 1.0}, "beta2"),
         (TrainConfig, {"batch_size": 8, "micro_batches": 3}, "micro_batches"),
         (TrainConfig, {"profile": "5-3"}, "profile"),
+        (TrainConfig, {"profile": "²-³"}, "profile"),
+        (TrainConfig, {"profile": "1-" + "9" * 5000}, "profile"),
         (Config, {"name": "a/b"}, "name"),
+        (Config, {"name": ".."}, "name"),
+        (Config, {"name": "a\nb"}, "name"),
+        (Config, {"name": "名" * 100}, "name"),
+        (Config, {"model": ModelConfig(query_layer=False), "data": DataConfig(order="permuted")}, "data.order"),
+        (Config, {"model": ModelConfig(query_layer=False), "data": DataConfig(order="mixed")}, "data.order"),
     ],
 )
 def test_an_impossible_value_names_its_key(section, arguments, key):

@@ -95,6 +95,7 @@ def _vocabulary(factory: Factory, selected: list[Path], workers: int) -> Path:
             choice.train_characters,
             factory.output,
             workers,
+            "tokenizer.vocab_size=",
         )
     else:
         source = given_vocabulary(choice.kind, choice.path)

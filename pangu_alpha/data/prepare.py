@@ -261,7 +261,8 @@ def _install_vocabulary(config: Config, texts: Iterable[str], root: Path, direct
     """Put the vocabulary into `directory`, trained on `texts` if the configuration says so."""
     choice = config.tokenizer
     if choice.kind == "train":
-        source = trained_vocabulary(texts, config.model.vocab_size, choice.train_characters, root, config.data.workers)
+        size, workers = config.model.vocab_size, config.data.workers
+        source = trained_vocabulary(texts, size, choice.train_characters, root, workers, "model.vocab_size=")
     else:
         source = given_vocabulary(choice.kind, choice.path)
     tokenizer = Tokenizer.load(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -246,6 +247,19 @@ def test_an_interrupted_preparation_leaves_nothing_that_counts(
     assert bool(left) == (how == signal.SIGKILL)
     prepared = prepare(config, root)
     assert [path.name for path in root.iterdir()] == [prepared.directory.name]
+
+
+def test_a_vocabulary_of_its_own_text(
+    make_config: MakeConfig, text_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(make_config(text_file, vocab_size=8000), tokenizer=TokenizerConfig(kind="train"))
+    with pytest.raises(PanguError, match="give more text, or set model.vocab_size=([0-9]+) or less$") as caught:
+        prepare(config, tmp_path / "prepared")
+    size = int(str(caught.value).split("model.vocab_size=")[1].split()[0])
+    with caplog.at_level(logging.INFO):
+        prepare(replace(config, model=replace(config.model, vocab_size=size)), tmp_path / "prepared")
+    (told,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("vocabulary of ")]
+    assert Path(told.rpartition(": ")[2]).is_file()
 
 
 def test_names_that_are_not_utf8_are_no_obstacle(make_config: MakeConfig, text_file: Path, tmp_path: Path) -> None:
