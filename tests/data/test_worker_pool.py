@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ if __name__ == "__main__":
     prepare.run = run
     sys.exit(main(["prepare"]))
 """
+
+
+@pytest.fixture
+def own_interrupts() -> Iterator[None]:
+    """SIGINT as Python handles it; MindSpore, if another test has run a graph, would end this process with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 @pytest.mark.parametrize("slow_start", ["", "if __name__ != '__main__': time.sleep(5)"], ids=["writing", "starting"])
@@ -70,6 +79,7 @@ def test_an_error_ends_processes_at_once() -> None:
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.usefixtures("own_interrupts")
 def test_work_comes_back_and_ctrl_c_counts_again_afterwards() -> None:
     with WorkerPool(2) as pool:
         assert [future.result() for future in [pool.submit(abs, -number) for number in range(5)]] == [0, 1, 2, 3, 4]
@@ -93,6 +103,7 @@ def test_termination_raises_where_nobody_else_handles_it() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.usefixtures("own_interrupts")
 def test_training_of_pieces_can_be_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = tmp_path / "python"
     slow.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pangu_alpha.data.readers.encoding import guess_encoding, is_possible, likely_encodings
+from pangu_alpha.data.readers.encoding import CODECS, guess_encoding, is_possible, likely_encodings
 from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.files import storage_error
 
@@ -113,8 +113,7 @@ def codec_name(encoding: str) -> str:
         raise UsageError(
             f"data.encoding is {encoding!r}; allowed: auto, or a codec that Python knows, for example gbk, big5, utf-16"
         ) from None
-    # GB 18030 holds GBK and GB 2312 whole, and files that say GBK often use it; so do files that say Big5 with HKSCS.
-    return {"gbk": "gb18030", "gb2312": "gb18030", "big5": "big5hkscs", "utf-8": "utf-8-sig"}.get(name, name)
+    return {**CODECS, "gb2312": CODECS["gbk"], "utf-8": "utf-8-sig"}.get(name, name)
 
 
 def read_lines(path: Path, encoding: str, lenient: bool = False) -> Iterator[str]:
