@@ -7,6 +7,7 @@ raises `InvalidValue`, which knows the key within its section and what would be 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -312,9 +313,9 @@ class TrainConfig:
         require_choice("resume", self.resume, ("auto", "never"))
         require(bool(self.output.strip()), "output", self.output, "it must be auto or the path of a directory")
         if self.profile:
-            first, _, last = self.profile.partition("-")
+            steps = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", self.profile)
             require(
-                first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last),
+                steps is not None and 1 <= int(steps[1]) <= int(steps[2]),
                 "profile",
                 self.profile,
                 "it must read first-last, for example 3-5",
@@ -364,7 +365,15 @@ class Config:
     """The summary at the end."""
 
     def __post_init__(self) -> None:
-        require(bool(self.name) and "/" not in self.name, "name", self.name, "a short word without /")
+        usual = self.name.isprintable() and "/" not in self.name and self.name.strip(" .") == self.name != ""
+        require(usual, "name", self.name, "a short word without /, as it is part of the name of a directory")
+        require(len(self.name.encode()) <= 100, "name", self.name, "at most 100 bytes")
+        require(
+            self.model.query_layer or self.data.order == "sequential",
+            "data.order",
+            self.data.order,
+            "with model.query_layer false it must be sequential: a plain GPT is never told which position to write",
+        )
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -206,14 +207,26 @@ def _kind(key: str, where: str) -> Any:
     if key in _KINDS:
         return _KINDS[key]
     parent, _, name = key.rpartition(".")
-    near = [known for known in _LEAVES if known.rpartition(".")[2] == name]
-    near = near or difflib.get_close_matches(key, _KINDS, 1, 0.6)
-    near = near or [known for known in _LEAVES if difflib.get_close_matches(name, [known.rpartition(".")[2]], 1, 0.7)]
+    near = [known for known in _LEAVES if name and name in (_own_name(known), _initials(known))]
+    beside = {_own_name(known): known for known in _KINDS if known.rpartition(".")[0] == parent}
+    near = near or [beside[close] for close in difflib.get_close_matches(name, beside, 1, 0.6)]
+    near = near or difflib.get_close_matches(key, _LEAVES, 1, 0.75)
+    near = near or [known for known in _LEAVES if difflib.get_close_matches(name, [_own_name(known)], 1, 0.7)]
     while parent and _KINDS.get(parent, parent) is not None:
         parent = parent.rpartition(".")[0]
     nearest = f"; nearest: {', '.join(near[:3])}" if near else ""
     place = f"in {parent}" if parent else "at the top"
     raise UsageError(f"{where}: there is no key {key[:60]}{nearest}; allowed {place}: {_keys_of(parent)}")
+
+
+def _own_name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _initials(key: str) -> str:
+    """What people call learning_rate or batch_size for short; nothing for a key of one word."""
+    words = _own_name(key).split("_")
+    return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def _keys_of(section: str) -> str:
@@ -237,7 +250,17 @@ def _build(section: type, prefix: str, given: Mapping[str, _Given], fallback: st
     except InvalidValue as error:
         key = prefix + error.key
         source, note = (given[key].source, "") if key in given else (fallback, " (the default)")
-        raise UsageError(f"{source}: {key} is {error.value!r}{note}; {error.allowed}") from None
+        typed = "" if source == COMMAND_LINE and not note else _typed_beside(key, prefix, error.allowed, given)
+        raise UsageError(f"{typed}{source}: {key} is {error.value!r}{note}; {error.allowed}") from None
+
+
+def _typed_beside(key: str, prefix: str, allowed: str, given: Mapping[str, _Given]) -> str:
+    """The word of the command line that `key` does not fit, if what is `allowed` names its key."""
+    named = {other for word in re.findall(r"[\w.]+", allowed) for other in (word, prefix + word)} - {key}
+    words = [
+        f"{other} is {item.value!r}" for other, item in given.items() if other in named and item.source == COMMAND_LINE
+    ]
+    return f"{COMMAND_LINE}: {', '.join(words)}, and " if words else ""
 
 
 def _format_section(section: Any, prefix: str, lines: list[tuple[str, str]], sources: Mapping[str, str]) -> None:

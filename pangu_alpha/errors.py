@@ -23,3 +23,7 @@ class UsageError(PanguError):
     """The command line, a configuration file or a request is itself wrong (exit code 2)."""
 
     exit_code = 2
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came while something was half done, which is removed on the way out."""

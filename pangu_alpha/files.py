@@ -54,6 +54,11 @@ def final_name(path: str | Path) -> Path:
     return Path(*(part[1 : -len(suffix)] if part.endswith(suffix) else part for part in Path(path).parts))
 
 
+def shown_name(path: str | Path) -> str:
+    """A path as text that can be written anywhere: bytes that are not UTF-8 are shown as their numbers."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -120,7 +125,10 @@ def atomic_write(path: str | Path, mode: str = "wb", encoding: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
-        with partial.open(mode, encoding=None if "b" in mode else encoding or "utf-8") as file:
+        # Half characters, from file names that are not UTF-8, have no bytes in UTF-8; JSON spells them as this does.
+        binary = "b" in mode
+        text = None if binary else encoding or "utf-8"
+        with partial.open(mode, encoding=text, errors=None if binary else "backslashreplace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -45,7 +45,14 @@ from pangu_alpha.config_checks import InvalidValue
         (TrainConfig, {"output": ""}, "output"),
         (ReportConfig, {"infills": ("他[MASK]北京", "今天很好")}, "infills"),
         (ReportConfig, {"infills": ("[MASK]天",)}, "infills"),
+        (TrainConfig, {"profile": "²-³"}, "profile"),
+        (TrainConfig, {"profile": "1-" + "9" * 5000}, "profile"),
         (Config, {"name": "a/b"}, "name"),
+        (Config, {"name": ".."}, "name"),
+        (Config, {"name": "a\nb"}, "name"),
+        (Config, {"name": "名" * 100}, "name"),
+        (Config, {"model": ModelConfig(query_layer=False), "data": DataConfig(order="permuted")}, "data.order"),
+        (Config, {"model": ModelConfig(query_layer=False), "data": DataConfig(order="mixed")}, "data.order"),
     ],
 )
 def test_an_impossible_value_names_its_key(section, arguments, key):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,6 +167,10 @@ def test_a_mistake_in_a_file_is_one_line(write, text, expected):
         ("train.steps", "'train.steps' is no key=value, such as train.steps=100"),
         ("steps=3", "there is no key steps; nearest: train.steps; allowed at the top: name"),
         ("train.step=3", "there is no key train.step; nearest: train.steps; allowed in train: steps"),
+        ("train.lr=1", "there is no key train.lr; nearest: optimizer.learning_rate; allowed in train: steps"),
+        ("optimizer.lr=1", "there is no key optimizer.lr; nearest: optimizer.learning_rate; allowed in optimizer: "),
+        ("bs=1", "there is no key bs; nearest: train.batch_size; allowed at the top: name"),
+        ("train.xyz=1", "there is no key train.xyz; allowed in train: steps"),
         ("train.steps.now=3", "there is no key train.steps.now; nearest: train.steps; allowed in train: steps"),
         ("=3", "there is no key ; allowed at the top"),
         ("model=3", "model is a section; give one of its keys: vocab_size"),
@@ -187,6 +193,22 @@ def test_a_mistake_on_the_command_line_is_one_line(word, expected):
 def test_of_two_words_the_one_that_does_not_fit_is_named():
     with pytest.raises(UsageError, match=r"command line: train\.micro_batches is 2; it must divide batch_size 9"):
         load_config(None, ["train.batch_size=9", "train.micro_batches=2"])
+
+
+def test_the_word_just_typed_is_named_beside_the_files_value_that_it_does_not_fit(write):
+    path = write("model: {hidden_size: 64, num_heads: 4}\ndata: {order: mixed}\n")
+    with pytest.raises(UsageError) as caught:
+        load_config(path, ["model.hidden_size=190"])
+    assert str(caught.value).startswith(
+        f"command line: model.hidden_size is 190, and {path}:1: model.num_heads is 4; it must divide hidden_size 190"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_config(path, ["model.query_layer=false"])
+    assert str(caught.value).startswith(
+        f"command line: model.query_layer is False, and {path}:2: data.order is 'mixed'; with model.query_layer false"
+    )
+    with pytest.raises(UsageError, match=rf"^{re.escape(str(path))}:1: model.num_heads is 4; it must divide"):
+        load_config(write("model: {hidden_size: 190, num_heads: 4}\n"), ["model.num_layers=3"])
 
 
 def test_a_missing_file_is_named_with_its_neighbours(write):

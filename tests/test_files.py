@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pangu_alpha.errors import PanguError
-from pangu_alpha.files import atomic_directory, atomic_write, final_name, storage_error
+from pangu_alpha.files import atomic_directory, atomic_write, final_name, shown_name, storage_error
 
 
 def test_a_file_takes_its_name_only_when_complete(tmp_path: Path) -> None:
@@ -19,6 +20,14 @@ def test_a_file_takes_its_name_only_when_complete(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text(encoding="utf-8") == "今天"
     assert [entry.name for entry in path.parent.iterdir()] == ["text.txt"]
+
+
+def test_names_that_are_not_utf8_can_be_written_and_told_apart(tmp_path: Path) -> None:
+    names = [os.fsdecode("今天.txt".encode(encoding)) for encoding in ("utf-8", "gbk", "big5")]
+    assert [shown_name(name) for name in names] == ["今天.txt", r"\xbd\xf1\xcc\xec.txt", r"\xa4\xb5\xa4\xd1.txt"]
+    with atomic_write(tmp_path / "names.json", "w") as file:
+        json.dump(names, file, ensure_ascii=False)
+    assert json.loads((tmp_path / "names.json").read_text(encoding="utf-8")) == names
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

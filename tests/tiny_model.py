@@ -51,7 +51,8 @@ def tokenizer(vocabulary: bytes) -> Tokenizer:
 def tiny_config(tokenizer: Tokenizer, **changes: object) -> Config:
     """Three layers, context of 32; the word table has three rows more than the vocabulary has pieces."""
     model = ModelConfig(vocab_size=tokenizer.vocab_size + 3, hidden_size=32, num_layers=3, num_heads=4, seq_length=32)
-    return Config(name="tiny", model=dataclasses.replace(model, **changes), data=DataConfig(order="mixed"))
+    model = dataclasses.replace(model, **changes)
+    return Config(name="tiny", model=model, data=DataConfig(order="mixed" if model.query_layer else "sequential"))
 
 
 def random_model(config: Config, seed: int = 3) -> PanguAlphaModel:

@@ -164,4 +164,4 @@ def _pretty(value: Any) -> str:
 def canonical_sha256(content: Any) -> str:
     """SHA-256 of `content` as JSON with sorted keys and no spaces: equal content, equal hash."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

@@ -83,7 +83,7 @@ def save_checkpoint(
             train_state=dict(train_state),
             versions=library_versions(),
         )
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8", errors="backslashreplace")
     if keep:
         remove_older(checkpoints, keep, pinned)
     return directory

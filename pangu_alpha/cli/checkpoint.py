@@ -27,17 +27,39 @@ pangu-alpha checkpoint export --from runs/pangu_2.6b --to pangu_2.6b-hf --format
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the job."""
     jobs = parser.add_subparsers(dest="action", required=True, metavar="show|verify|diff|convert|import|export")
-    show = jobs.add_parser("show", help="what is in it: step, layout, files, tensors")
+    show = jobs.add_parser(
+        "show",
+        help="what is in it: step, layout, files, tensors",
+        description="Show what is in a checkpoint: step, layout, model, tensors, files, versions.",
+        examples="pangu-alpha checkpoint show\npangu-alpha checkpoint show runs/quickstart-fe341eb0 --tensors",
+    )
     show.add_argument(
         "directory", nargs="?", help="a checkpoint, or a run (its newest good one); default: the newest run"
     )
     show.add_argument("--tensors", action="store_true", help="a line for each tensor")
-    verify = jobs.add_parser("verify", help="read every byte and compare it with its checksum; 1 if one differs")
+    verify = jobs.add_parser(
+        "verify",
+        help="read every byte and compare it with its checksum; 1 if one differs",
+        description="Read every byte and compare it with its checksum; the exit code is 1 if one differs.",
+        examples="pangu-alpha checkpoint verify runs/quickstart-fe341eb0\n"
+        "pangu-alpha checkpoint verify runs/quickstart-fe341eb0/checkpoints/step_00002300",
+    )
     verify.add_argument("directory", help="a checkpoint, or a run: all its checkpoints")
-    diff = jobs.add_parser("diff", help="compare the tensors of two; 1 if any differs")
-    diff.add_argument("first")
-    diff.add_argument("second")
-    convert = jobs.add_parser("convert", help="write it for another layout or precision")
+    diff = jobs.add_parser(
+        "diff",
+        help="compare the tensors of two; 1 if any differs",
+        description="Compare the tensors of two checkpoints; the exit code is 1 if any differs.",
+        examples="pangu-alpha checkpoint diff runs/one runs/other",
+    )
+    diff.add_argument("first", help="a checkpoint, or a run")
+    diff.add_argument("second", help="a checkpoint, or a run")
+    convert = jobs.add_parser(
+        "convert",
+        help="write it for another layout or precision",
+        description="Write a checkpoint for another layout or precision.",
+        examples="pangu-alpha checkpoint convert --from runs/one --to converted --config configs/runs/2.6b_8.yaml\n"
+        "pangu-alpha checkpoint convert --from runs/one --to half --precision float16",
+    )
     convert.add_argument("--from", dest="source", required=True, metavar="DIR", help="a checkpoint, or a run")
     convert.add_argument("--to", required=True, metavar="DIR", help="a run directory for the new checkpoint")
     convert.add_argument("--config", metavar="FILE", help="a run whose layout it is for; default: one device")

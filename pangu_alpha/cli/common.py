@@ -44,6 +44,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, default: str | None = 
         "overrides",
         metavar="key.sub=value",
         nargs="*",
+        default=[],  # without it argparse would call the words required
         help="a setting that lies over the file's, e.g. train.steps=100",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ pangu-alpha data rules
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the job."""
     jobs = parser.add_subparsers(dest="action", required=True, metavar="run|show|rules")
-    run = jobs.add_parser("run", help="read, clean, leave out duplicates, tokenize, pack, report")
+    run = jobs.add_parser(
+        "run",
+        help="read, clean, leave out duplicates, tokenize, pack, report",
+        description="Read, clean, leave out duplicates, tokenize, pack, report. A run that was stopped goes on.",
+        examples=EXAMPLES.partition("pangu-alpha data show")[0],
+    )
     run.add_argument("--config", metavar="FILE", default="configs/data/demo.yaml", help="recipe (default: %(default)s)")
     run.add_argument(
         "words",
@@ -30,9 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="corpus=DIR (each of its folders is a source), output=DIR, workers=N, or a setting: packing.tail=pad",
     )
-    show = jobs.add_parser("show", help="print the table of a finished run")
+    show = jobs.add_parser(
+        "show", help="print the table of a finished run", examples="pangu-alpha data show runs/data/demo"
+    )
     show.add_argument("directory", help="what `run` wrote into")
-    jobs.add_parser("rules", help="list all rules, their settings and defaults")
+    jobs.add_parser("rules", help="list all rules, their settings and defaults", examples="pangu-alpha data rules")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -60,7 +68,7 @@ def _run(config: str, words: list[str]) -> int:
             own[key] = value
         else:
             overrides.append(word)
-    if not own["workers"].isdigit():
+    if not re.fullmatch(r"[0-9]{1,9}", own["workers"]):
         raise UsageError(f"workers is {own['workers']!r}; allowed: 0 (one a core) or more")
     recipe = load_recipe(config, overrides)
     if own["corpus"]:

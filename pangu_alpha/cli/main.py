@@ -1,19 +1,20 @@
 """Entry point of `pangu-alpha <job> …`: finds the job, imports that job alone, turns errors into one line.
 
 A job is a module of this package with `EXAMPLES` (text to paste), `add_arguments(parser)` and
-`run(arguments) -> int`, the exit code: 0 done, 1 failed, 2 bad use.
+`run(arguments) -> int`, the exit code: 0 done, 1 failed, 2 bad use.  What interrupts a job ends it with 130 or 143.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from pangu_alpha.cli.common import JobParser
-from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.errors import PanguError, Terminated, UsageError
 
 JOBS: dict[str, tuple[str, str]] = {
     "train": ("pangu_alpha.cli.train", "train a model: prepare text, train, evaluate, save, write samples"),
@@ -36,12 +37,16 @@ JOBS: dict[str, tuple[str, str]] = {
 """Job -> (module, what it does in one line).  The module is imported only when its job is called."""
 
 INTERRUPTED = 130
+TERMINATED = 143
 BROKEN_PIPE = 141
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one job with the words of the command line; the exit code."""
     words = list(sys.argv[1:] if words is None else words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or file whose encoding lacks a character gets ? in its place; stderr is lenient as Python opens it.
+        sys.stdout.reconfigure(errors="replace")
     try:
         code = _dispatch(words)
         sys.stdout.flush()
@@ -49,6 +54,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except PanguError as error:
         print(f"pangu-alpha: {error}", file=sys.stderr)
         return error.exit_code
+    except Terminated:
+        print("pangu-alpha: ended by SIGTERM", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("pangu-alpha: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -86,7 +94,7 @@ def _overview() -> str:
         "usage: pangu-alpha JOB [options] [key.sub=value ...]\n\n"
         f"PanGu-α: train, examine and run the Chinese language model with MindSpore.\n\njobs:\n{jobs}\n\n"
         "`pangu-alpha JOB --help` shows a job's options and examples; `pangu-alpha --version` the versions.\n"
-        "Exit codes: 0 done, 1 failed, 2 bad use."
+        "Exit codes: 0 done, 1 failed, 2 bad use, 130 interrupted, 143 ended by SIGTERM."
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import sys
 from pathlib import Path
 
 from pangu_alpha.cli.common import format_table
+from pangu_alpha.config_values import shown
 from pangu_alpha.data.official_vocabulary import fetch_official_vocabulary, official_vocabulary
 from pangu_alpha.data.tokenizer import UNKNOWN, Tokenizer
 from pangu_alpha.errors import PanguError, UsageError
@@ -108,8 +108,6 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what `arguments.action` says."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character shows ? in its place
     actions = {"official": _official, "train": _train, "encode": _encode, "decode": _decode, "inspect": _inspect}
     actions[arguments.action](arguments)
     return 0
@@ -125,10 +123,10 @@ def _train(arguments: argparse.Namespace) -> None:
     from pangu_alpha.config import DataConfig
     from pangu_alpha.config_checks import InvalidValue
     from pangu_alpha.data.readers import MINDRECORD, find_files, read_sources
-    from pangu_alpha.data.tokenizer_training import train_tokenizer
+    from pangu_alpha.data.tokenizer_training import require_possible, train_tokenizer
+    from pangu_alpha.data.worker_pool import termination_raises
 
-    if arguments.vocab_size < 1:
-        raise UsageError(f"--vocab-size is {arguments.vocab_size}; it must be at least 1, usually 4000 to 40000")
+    require_possible(arguments.vocab_size, "--vocab-size ")
     try:
         data = DataConfig(
             sources=tuple(arguments.input),
@@ -144,7 +142,8 @@ def _train(arguments: argparse.Namespace) -> None:
             raise UsageError(f"{file.path} holds ids, not text; --input takes .txt, .jsonl and .parquet files")
     texts = (document.text for document in read_sources(files, data))
     path = Path(arguments.output) / VOCABULARY
-    tokenizer = train_tokenizer(texts, arguments.vocab_size, path, arguments.workers)
+    with termination_raises():
+        tokenizer = train_tokenizer(texts, arguments.vocab_size, path, arguments.workers)
     print(f"{path}: {tokenizer.vocab_size:,} pieces, sha256 {tokenizer.sha256[:12]}…")
     print(f"next: pangu-alpha tokenizer inspect --model {path} '今天是一个好天气'")
 
@@ -160,9 +159,9 @@ def _decode(arguments: argparse.Namespace) -> None:
     words = re.sub(r"[\[\](),]", " ", _text(given, arguments.file)).split()
     ids = []
     for word in words:
-        if not re.fullmatch(r"-?[0-9]+", word):
+        if not re.fullmatch(r"-?[0-9]{1,9}", word):
             raise UsageError(
-                f"{word!r} is no id; ids are whole numbers with spaces or commas between, as `pangu-alpha "
+                f"{shown(word)} is no id; ids are whole numbers with spaces or commas between, as `pangu-alpha "
                 "tokenizer encode` prints them"
             )
         ids.append(int(word))

@@ -17,7 +17,8 @@ _END = 1 << 20
 
 def digest_of_parts(parts: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, of anything that JSON can write."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def digest_of_texts(texts: Iterable[str]) -> str:

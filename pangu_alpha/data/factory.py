@@ -33,7 +33,7 @@ from pangu_alpha.data.stages.select import Selection, SelectSettings, select
 from pangu_alpha.data.stages.tokens import tokenize
 from pangu_alpha.directory_lock import DirectoryLock
 from pangu_alpha.errors import PanguError, UsageError
-from pangu_alpha.files import atomic_write
+from pangu_alpha.files import atomic_write, shown_name
 from pangu_alpha.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Factory:
             )
             for file in find_files(paths, f"sources.{source.name}.paths", FACTORY_KINDS):
                 root = Path(file.source).expanduser()
-                place = str(file.path.relative_to(root)) if root.is_dir() else file.path.name
+                place = shown_name(file.path.relative_to(root) if root.is_dir() else file.path.name)
                 self.inputs.append(InputFile(file, source.name, place, digest_of_file(file.path)))
 
     def identity(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from pangu_alpha.data.stages.pack import PackedDocuments, PackedGroup, pack
 from pangu_alpha.data.stages.select import read_texts
 from pangu_alpha.data.tokenizer import Tokenizer
 from pangu_alpha.data.vocabulary import given_vocabulary, trained_vocabulary
+from pangu_alpha.data.worker_pool import termination_raises
 from pangu_alpha.errors import PanguError
 from pangu_alpha.progress import format_duration
 
@@ -66,7 +67,7 @@ def run_factory(recipe: Recipe, output: Path, workers: int = 0) -> FactoryResult
     from pangu_alpha.data.report import write_report
 
     started = time.monotonic()
-    with LocalEngine(workers) as engine:
+    with termination_raises(), LocalEngine(workers) as engine:
         factory = Factory(recipe, output, engine)
         with factory.lock():
             factory.find_inputs()
@@ -94,6 +95,7 @@ def _vocabulary(factory: Factory, selected: list[Path], workers: int) -> Path:
             choice.train_characters,
             factory.output,
             workers,
+            "tokenizer.vocab_size=",
         )
     else:
         source = given_vocabulary(choice.kind, choice.path)

@@ -45,8 +45,9 @@ from pangu_alpha.data.stages.duplicates import KEPT, Corpus, Decisions
 from pangu_alpha.data.stages.pack import PackedDocuments, PackedGroup, pack
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.data.vocabulary import given_vocabulary, trained_vocabulary
+from pangu_alpha.data.worker_pool import termination_raises
 from pangu_alpha.errors import PanguError, UsageError
-from pangu_alpha.files import atomic_directory
+from pangu_alpha.files import atomic_directory, shown_name
 from pangu_alpha.progress import format_duration
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def prepare(config: Config, root: Path) -> Prepared:
     start = time.monotonic()
     directory = root / f"{config.name}-{key[:12]}"
     # A second run that made the same at the same time keeps what the first one may already be reading.
-    with atomic_directory(directory, replace=directory.exists()) as partial:
+    with termination_raises(), atomic_directory(directory, replace=directory.exists()) as partial:
         of_records = files[0].kind == MINDRECORD
         prepared = (_prepare_records if of_records else _prepare_text)(config, files, root, partial)
         prepared = replace(
@@ -226,7 +227,7 @@ def _factory(
 
     factory = Factory(recipe, directory, engine, texts, strict=True)
     factory.inputs = [
-        InputFile(replace(file, kind="text"), f"source {names.index(file.source)}", file.path.name, "")
+        InputFile(replace(file, kind="text"), f"source {names.index(file.source)}", shown_name(file.path.name), "")
         for file in files
     ]
     return factory
@@ -260,7 +261,8 @@ def _install_vocabulary(config: Config, texts: Iterable[str], root: Path, direct
     """Put the vocabulary into `directory`, trained on `texts` if the configuration says so."""
     choice = config.tokenizer
     if choice.kind == "train":
-        source = trained_vocabulary(texts, config.model.vocab_size, choice.train_characters, root, config.data.workers)
+        size, workers = config.model.vocab_size, config.data.workers
+        source = trained_vocabulary(texts, size, choice.train_characters, root, workers, "model.vocab_size=")
     else:
         source = given_vocabulary(choice.kind, choice.path)
     tokenizer = Tokenizer.load(source)
@@ -303,7 +305,7 @@ def _count(
         documents = PackedDocuments([selected[place] for place in own], [tokens[place] for place in own])
         for side, held_out in ((TRAINING, False), (HELD_OUT, True)):
             duplicates = int(lost[number]) if side == TRAINING else 0
-            counts.append(SideCount(name, side, *documents.count(held_out), duplicates))
+            counts.append(SideCount(shown_name(name), side, *documents.count(held_out), duplicates))
     return tuple(counts)
 
 
@@ -339,7 +341,7 @@ def _prepare_records(config: Config, files: list[SourceFile], root: Path, direct
     asked = records.held_out[:, 1:]
     asked = asked[asked != PAD]
     characters = len(tokenizer.decode(asked[asked != END_OF_TEXT].tolist())) + int((asked == END_OF_TEXT).sum())
-    name = ", ".join(dict.fromkeys(file.source for file in files))
+    name = shown_name(", ".join(dict.fromkeys(file.source for file in files)))
     counts = tuple(
         SideCount(name, side, documents, 0, tokens)
         for side, documents, tokens in zip((TRAINING, HELD_OUT), records.documents, records.tokens, strict=True)

@@ -30,6 +30,7 @@ from pangu_alpha.data.readers.records import ReaderSettings
 from pangu_alpha.data.rule import Rule
 from pangu_alpha.data.rules import build_rule
 from pangu_alpha.errors import UsageError
+from pangu_alpha.files import shown_name
 
 COMMAND_LINE = "command line"
 
@@ -325,8 +326,10 @@ def with_corpus(recipe: Recipe, corpus: Path) -> Recipe:
     folders = sorted(item for item in corpus.iterdir() if item.is_dir() and not item.name.startswith("."))
     if not folders:
         folders = [corpus]
+    names = [shown_name(item.name) for item in folders]
     sources = [
-        dataclasses.replace(known.get(item.name, Source(name=item.name)), paths=(str(item),)) for item in folders
+        dataclasses.replace(known.get(name, Source(name=name)), paths=(str(item),))
+        for name, item in zip(names, folders, strict=True)
     ]
     order = {name: number for number, name in enumerate(known)}
     sources.sort(key=lambda source: (order.get(source.name, len(order)), source.name))

@@ -190,6 +190,13 @@ class Tokenizer:
         if not pieces:
             yield AlignedPiece(None, "", offset, offset + len(word))
             return
+        if "".join(pieces).replace(_WORD_BORDER, "") == translated:  # nothing is normalised: each stands for itself
+            start = offset
+            for piece, index in zip(pieces, ids, strict=True):
+                end = start + len(piece.replace(_WORD_BORDER, ""))
+                yield AlignedPiece(index, piece, start, end)
+                start = end
+            return
         # reached[k]: characters of the pieces (borders aside) that the first k characters of the word make.
         reached = [
             len("".join(self._processor.encode(translated[:length], out_type=str)).replace(_WORD_BORDER, ""))

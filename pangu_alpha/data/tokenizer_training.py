@@ -19,23 +19,24 @@ With 8,000 pieces from 4 million characters of news and reviews a token holds 1.
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
-import multiprocessing
 import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from pangu_alpha.data.piece_finding import SentencePieceError, find_pieces
 from pangu_alpha.data.segmentation import load_segmenter
 from pangu_alpha.data.tokenizer import FIRST_PIECES, LINE_END, Tokenizer
 from pangu_alpha.data.worker_count import worker_count
-from pangu_alpha.errors import PanguError
+from pangu_alpha.data.worker_pool import WorkerPool
+from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.files import final_name
 from pangu_alpha.progress import Progress, format_duration
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ _SETTINGS = _PUBLISHED_SETTINGS | {
     "num_threads": 16,
     "minloglevel": 2,
 }
+MOST_PIECES = 1_000_000
+"""Sentencepiece chooses among so many candidates at first."""
 _BYTES_OF_A_LINE = 4000
 """Sentencepiece leaves out lines above max_sentence_length bytes."""
 _RESERVED = "▅"
@@ -66,7 +69,9 @@ _CHARACTERS_WORTH_PROCESSES = 8_000_000
 """Less text than this is cut sooner than processes have started."""
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, path: str | Path, workers: int = 0) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, path: str | Path, workers: int = 0, setting: str = "--vocab-size "
+) -> Tokenizer:
     """Train a vocabulary and write it to a file.
 
     Args:
@@ -74,19 +79,31 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, path: str | Path, wor
         vocab_size: pieces that the vocabulary will have, the ten fixed ones included.
         path: file to write, whole or not at all.
         workers: processes that cut words; 0 takes one a core.  The result is the same for any number.
+        setting: what the user set the size with, for messages; a number behind it is ready to paste.
 
     Raises:
+        UsageError: no vocabulary can have so many pieces.
         PanguError: the text is too little for so many pieces, or has more characters than so few can hold.
     """
+    require_possible(vocab_size, setting)
     start = time.monotonic()
     lines, counts = _cut_texts(texts, workers)
     if not counts:
         raise PanguError("there is no text to train a vocabulary on: the sources hold no word")
     logger.info("finding pieces for %s different words", f"{len(counts):,}")
-    tokenizer = Tokenizer(_train(lines + _more_lines(counts), vocab_size), str(path))
+    tokenizer = Tokenizer(_train(lines + _more_lines(counts), vocab_size, setting), str(path))
     tokenizer.save(path)
-    logger.info("vocabulary of %s pieces in %s: %s", f"{vocab_size:,}", format_duration(time.monotonic() - start), path)
+    seconds = time.monotonic() - start
+    logger.info("vocabulary of %s pieces in %s: %s", f"{vocab_size:,}", format_duration(seconds), final_name(path))
     return tokenizer
+
+
+def require_possible(vocab_size: int, setting: str) -> None:
+    """Raise UsageError if no text gives a vocabulary of so many pieces; `setting` as for `train_tokenizer`."""
+    if not 1 <= vocab_size <= MOST_PIECES:
+        raise UsageError(
+            f"{setting.rstrip(' =')} is {vocab_size}; it must lie between 1 and {MOST_PIECES}, usually 4000 to 40000"
+        )
 
 
 def _more_lines(counts: Counter[str]) -> list[str]:
@@ -136,8 +153,7 @@ def _cut_jobs(jobs: Iterable[list[str]], processes: int) -> Iterator[tuple[list[
         for job in jobs:
             yield *_cut_job(job), sum(map(len, job))
         return
-    # Fresh processes rather than forks: MindSpore's threads would not survive a fork.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(processes) as pool:
         waiting: deque[tuple[Future[tuple[list[str], Counter[str]]], int]] = deque()
         try:
             for job in jobs:
@@ -151,9 +167,6 @@ def _cut_jobs(jobs: Iterable[list[str]], processes: int) -> Iterator[tuple[list[
             raise PanguError(
                 "a process that cuts words ended early, perhaps for lack of memory; try fewer with data.workers=1"
             ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _cut_job(texts: list[str]) -> tuple[list[str], Counter[str]]:
@@ -180,30 +193,24 @@ def _cut_job(texts: list[str]) -> tuple[list[str], Counter[str]]:
     return lines, counts
 
 
-def _train(lines: list[str], vocab_size: int) -> bytes:
+def _train(lines: list[str], vocab_size: int, setting: str) -> bytes:
     """The bytes of a sentencepiece model."""
-    import sentencepiece
-
-    model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, vocab_size=vocab_size, **_SETTINGS
-        )
-    except RuntimeError as error:
-        raise _training_error(str(error), vocab_size) from error
-    return model.getvalue()
+        return find_pieces(lines, {"vocab_size": vocab_size, **_SETTINGS})
+    except SentencePieceError as error:
+        raise _training_error(str(error), vocab_size, setting) from error
 
 
-def _training_error(message: str, vocab_size: int) -> PanguError:
+def _training_error(message: str, vocab_size: int, setting: str) -> PanguError:
     """Sentencepiece's complaint as one line that says which sizes the text allows."""
     if most := re.search(r"set it to a value <= (\d+)", message):
         return PanguError(
             f"the text is too little for a vocabulary of {vocab_size} pieces: at most {most[1]} can be "
-            f"found in it; give more text, or ask for {most[1]} or fewer"
+            f"found in it; give more text, or set {setting}{most[1]} or less"
         )
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return PanguError(
             f"the text has too many different characters for a vocabulary of {vocab_size} pieces: the "
-            f"characters alone need {least[1]}; ask for {least[1]} or more"
+            f"characters alone need {least[1]}; set {setting}{least[1]} or more"
         )
     return PanguError(f"sentencepiece cannot train a vocabulary of {vocab_size} pieces: {message}")

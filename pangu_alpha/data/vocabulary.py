@@ -31,7 +31,9 @@ def given_vocabulary(kind: str, path: str) -> Path:
     return Path(path).expanduser()
 
 
-def trained_vocabulary(texts: Iterable[str], size: int, characters: int, root: Path, workers: int) -> Path:
+def trained_vocabulary(
+    texts: Iterable[str], size: int, characters: int, root: Path, workers: int, setting: str
+) -> Path:
     """A vocabulary trained on the first `characters` of `texts`, or the same from an earlier run.
 
     Args:
@@ -40,6 +42,7 @@ def trained_vocabulary(texts: Iterable[str], size: int, characters: int, root: P
         characters: of whole documents, at least one.
         root: directory that holds vocabularies; it is named by its content there.
         workers: processes; 0: one a core.
+        setting: what the user set the size with, for messages: model.vocab_size=.
 
     Raises:
         PanguError: the text is too small for so many pieces.
@@ -69,6 +72,6 @@ def trained_vocabulary(texts: Iterable[str], size: int, characters: int, root: P
     start = time.monotonic()
     logger.info("vocabulary: training %s pieces on %s characters", f"{size:,}", f"{total:,}")
     with atomic_directory(directory, replace=False) as partial:
-        train_tokenizer(shown, size, partial / "vocab.model", worker_count(workers))
+        train_tokenizer(shown, size, partial / "vocab.model", worker_count(workers), setting)
     logger.info("vocabulary: trained in %s", format_duration(time.monotonic() - start))
     return path

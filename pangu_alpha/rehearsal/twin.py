@@ -42,7 +42,9 @@ def derive_twin(run: Config, stages: int = 2, name: str = "") -> Config:
         run,
         name=name or f"{run.name}_twin",
         model=_small_model(run.model, max(2, per_stage * stages)),
-        data=dataclasses.replace(run.data, order="mixed", permuted_share=0.5, span_length=4),
+        data=dataclasses.replace(
+            run.data, order="mixed" if run.model.query_layer else "sequential", permuted_share=0.5, span_length=4
+        ),
         optimizer=dataclasses.replace(
             run.optimizer, learning_rate=1e-3, end_learning_rate=1e-4, warmup_steps=2, decay_steps=100
         ),

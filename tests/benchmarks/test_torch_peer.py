@@ -26,7 +26,8 @@ CONFIG = Config(
 
 
 def changed(**changes: object) -> Config:
-    return dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **changes))
+    model = dataclasses.replace(CONFIG.model, **changes)
+    return dataclasses.replace(CONFIG, model=model, data=CONFIG.data if model.query_layer else DataConfig())
 
 
 def ours(config: Config) -> tuple[PanguAlphaModel, dict[str, np.ndarray]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import logging
 import os
 import subprocess
@@ -12,7 +14,8 @@ import types
 import pytest
 
 from pangu_alpha.cli import main as entry
-from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.cli.common import JobParser
+from pangu_alpha.errors import PanguError, Terminated, UsageError
 
 PROBE = """
 import sys
@@ -67,6 +70,22 @@ def test_every_job_has_a_help_with_examples_that_imports_no_mindspore(name):
     assert f"examples:\n  pangu-alpha {name}" in done.stdout
 
 
+@pytest.mark.parametrize("name", entry.JOBS)
+def test_every_job_of_a_job_has_examples_of_its_own(name):
+    module = importlib.import_module(entry.JOBS[name][0])
+    parser = JobParser(prog=f"pangu-alpha {name}", examples=module.EXAMPLES)
+    module.add_arguments(parser)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, job in action.choices.items():
+                assert f"examples:\n  pangu-alpha {name} {word}" in job.format_help()
+
+
+def test_workers_of_the_data_factory_are_a_number(capsys):
+    assert entry.main(["data", "run", "workers=²"]) == 2
+    assert capsys.readouterr().err == "pangu-alpha: workers is '²'; allowed: 0 (one a core) or more\n"
+
+
 def test_without_a_word_the_help_is_shown_as_bad_use(capsys):
     assert entry.main([]) == 2
     assert "usage: pangu-alpha JOB" in capsys.readouterr().err
@@ -85,6 +104,7 @@ def test_version_names_what_a_bug_report_needs(capsys):
         (["model", "--config"], "argument --config: expected one argument; see `pangu-alpha model --help`"),
         (["model", "--config", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["model", "model.layers=3"], "there is no key model.layers; nearest: model.num_layers;"),
+        (["config"], "the following arguments are required: show; see `pangu-alpha config --help`"),
         (["config", "hide"], "argument show: invalid choice: 'hide'"),
     ],
 )
@@ -113,13 +133,31 @@ def test_a_bug_keeps_its_traceback(job):
         entry.main(["sample"])
 
 
-def test_an_interrupt_is_one_line_and_exit_code_130(capsys, job):
+@pytest.mark.parametrize(
+    ("how", "code", "said"), [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "ended by SIGTERM")]
+)
+def test_an_interrupt_is_one_line_and_has_its_exit_code(capsys, job, how, code, said):
     def run(arguments):
-        raise KeyboardInterrupt
+        raise how
 
     job(run)
-    assert entry.main(["sample"]) == 130
-    assert capsys.readouterr().err == "pangu-alpha: interrupted\n"
+    assert entry.main(["sample"]) == code
+    assert capsys.readouterr().err == f"pangu-alpha: {said}\n"
+    assert entry.main(["--help"]) == 0
+    assert f"{code} {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin-1", "utf-8"])
+@pytest.mark.parametrize("words", [["--help"], ["config", "show", "name=α⏎饕"], ["model"], ["α⏎饕"]], ids=str)
+def test_a_terminal_of_any_encoding_takes_all_output(encoding, words):
+    command = [sys.executable, "-m", "pangu_alpha.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == (2 if words == ["α⏎饕"] else 0)
+    assert b"Traceback" not in done.stderr
+    shown = (done.stdout + done.stderr).decode(encoding)
+    if words[-1] != "--help" and words != ["model"]:
+        expected = "α⏎饕".encode(encoding, "backslashreplace" if done.returncode else "replace").decode(encoding)
+        assert expected in shown.replace("\\\\", "\\")
 
 
 def test_a_job_gets_its_arguments_and_its_code_is_returned(job):

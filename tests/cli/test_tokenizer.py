@@ -127,6 +127,12 @@ def test_model_may_be_a_run_or_its_checkpoint(
         (["train", "--input", "a.txt", "--output", "b"], 2, "required: --vocab-size"),
         (["train", "--input", "/none.txt", "--output", "b", "--vocab-size", "100"], 1, "no file or folder /none.txt"),
         (["train", "--input", "a.txt", "--output", "b", "--vocab-size", "0"], 2, "--vocab-size is 0"),
+        (
+            ["train", "--input", "a.txt", "--output", "b", "--vocab-size", "2000000000"],
+            2,
+            "--vocab-size is 2000000000; it must lie between 1 and 1000000",
+        ),
+        (["decode", "9" * 5000], 2, "9...' is no id"),
         (["train", "--input", "a.txt", "--output", "b", "--vocab-size", "9", "--workers", "-2"], 2, "--workers is -2"),
         (["official", "--wheel", "/none.whl"], 1, "there is no file /none.whl"),
     ],

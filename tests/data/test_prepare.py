@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import os
 import shutil
 import signal
@@ -17,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pangu_alpha.config import Config, TokenizerConfig
+from pangu_alpha.checkpoint.format import canonical_sha256
+from pangu_alpha.config import Config, TokenizerConfig, to_dict
 from pangu_alpha.data import prepare as preparation
 from pangu_alpha.data.dataset import iterate_batches, read_records, validation_batches
 from pangu_alpha.data.held_out import is_held_out
@@ -27,6 +30,7 @@ from pangu_alpha.data.prepared import HELD_OUT, TRAINING, Prepared, load_prepare
 from pangu_alpha.data.recipe import Recipe
 from pangu_alpha.data.tokenizer import END_OF_TEXT, PAD, Tokenizer
 from pangu_alpha.errors import PanguError, UsageError
+from pangu_alpha.files import shown_name
 from tests.data.conftest import some_documents
 
 MakeConfig = Callable[..., Config]
@@ -174,10 +178,8 @@ def test_no_space_is_one_line_and_leaves_nothing(
 
 SLOW_PREPARATION = """
 import sys, time
-from pathlib import Path
-import pangu_alpha.data.packing as packing
-from pangu_alpha.config_file import load_config
-from pangu_alpha.data.prepare import prepare
+from pangu_alpha.cli.main import main
+from pangu_alpha.data import packing
 write_records = packing.write_records
 def slowly(samples, directory, name, *rest):
     files = write_records(samples, directory, name, *rest)
@@ -185,20 +187,37 @@ def slowly(samples, directory, name, *rest):
     time.sleep(60)
     return files
 packing.write_records = slowly
-prepare(load_config(None, sys.argv[2:]).config, Path(sys.argv[1]))
+sys.exit(main(["prepare", *sys.argv[1:]]))
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, None),
+        (signal.SIGINT, 130, "pangu-alpha: interrupted"),
+        (signal.SIGTERM, 143, "pangu-alpha: ended by SIGTERM"),
+    ],
+)
 def test_an_interrupted_preparation_leaves_nothing_that_counts(
-    make_config: MakeConfig, text_file: Path, tmp_path: Path, how: signal.Signals
+    make_config: MakeConfig,
+    text_file: Path,
+    repository: Path,
+    tmp_path: Path,
+    how: signal.Signals,
+    code: int,
+    said: str | None,
 ) -> None:
     config = make_config(text_file)
     root = tmp_path / "prepared"
     words = [
+        "--config",
+        str(repository / "configs" / "quickstart.yaml"),
+        "--root",
+        str(root),
         "name=small",
         f"data.sources=[{text_file}]",
-        "data.workers=1",
+        "data.workers=2",
         "model.seq_length=16",
         "model.hidden_size=32",
         "model.num_heads=2",
@@ -208,16 +227,51 @@ def test_an_interrupted_preparation_leaves_nothing_that_counts(
         f"tokenizer.path={config.tokenizer.path}",
     ]
     with subprocess.Popen(
-        [sys.executable, "-c", SLOW_PREPARATION, str(root), *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SLOW_PREPARATION, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"written\n"
+        assert process.stdout is not None and process.stdout.readline() == "written\n"
         time.sleep(0.1)
-        process.send_signal(how)
+        os.killpg(process.pid, how)  # as a terminal does, the workers included
+        sent = time.monotonic()
+        errors = process.communicate(timeout=30)[1]
+    assert time.monotonic() - sent < 10
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert said is None or errors.splitlines()[-1] == said
     left = [path.name for path in root.iterdir()]
     assert all(name.startswith(".") for name in left)
     assert bool(left) == (how == signal.SIGKILL)
     prepared = prepare(config, root)
     assert [path.name for path in root.iterdir()] == [prepared.directory.name]
+
+
+def test_a_vocabulary_of_its_own_text(
+    make_config: MakeConfig, text_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(make_config(text_file, vocab_size=8000), tokenizer=TokenizerConfig(kind="train"))
+    with pytest.raises(PanguError, match="give more text, or set model.vocab_size=([0-9]+) or less$") as caught:
+        prepare(config, tmp_path / "prepared")
+    size = int(str(caught.value).split("model.vocab_size=")[1].split()[0])
+    with caplog.at_level(logging.INFO):
+        prepare(replace(config, model=replace(config.model, vocab_size=size)), tmp_path / "prepared")
+    (told,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("vocabulary of ")]
+    assert Path(told.rpartition(": ")[2]).is_file()
+
+
+def test_names_that_are_not_utf8_are_no_obstacle(make_config: MakeConfig, text_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode("文本".encode("gbk"))
+    folder.mkdir()
+    text_file.rename(folder / os.fsdecode("小说.txt".encode("gbk")))
+    config = make_config(folder, tail="pad")
+    prepared = prepare(config, tmp_path / "prepared")
+    assert {count.source for count in prepared.counts} == {shown_name(folder)}
+    assert prepare(config, tmp_path / "prepared") == prepared
+    saved = canonical_sha256(to_dict(config))  # as a checkpoint names its configuration
+    assert saved == canonical_sha256(json.loads(json.dumps(to_dict(config))))
 
 
 @pytest.fixture()

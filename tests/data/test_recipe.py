@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from pangu_alpha.data.recipe import load_recipe, with_corpus
 from pangu_alpha.errors import UsageError
+from pangu_alpha.files import shown_name
 
 RECIPES = Path(__file__).parents[2] / "configs" / "data"
 
@@ -83,3 +85,12 @@ def test_another_corpus(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no file"):
         with_corpus(recipe, tmp_path / "empty")
+
+
+def test_folders_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode("小说".encode("gbk"))
+    folder.mkdir()
+    (folder / "a.txt").write_text("今天", encoding="utf-8")
+    (source,) = with_corpus(load_recipe(RECIPES / "demo.yaml"), tmp_path).sources
+    assert source.name == shown_name(folder.name)
+    assert source.paths == (str(folder),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -264,6 +265,15 @@ def test_alignment_shows_what_each_piece_stands_for(official: Tokenizer) -> None
         AlignedPiece(79, "▁1", 6, 7),
         AlignedPiece(None, "", 7, 8),
     ]
+
+
+def test_alignment_of_a_very_long_word_takes_no_longer_than_its_length(official: Tokenizer) -> None:
+    text = "a" * 60_000
+    start = time.monotonic()
+    aligned = official.align(text)
+    assert time.monotonic() - start < 10
+    assert [piece.id for piece in aligned] == official.encode(text)
+    assert "".join(text[piece.start : piece.end] for piece in aligned) == text
 
 
 def test_half_a_surrogate_pair_is_dropped_like_other_broken_characters(official: Tokenizer) -> None:

@@ -14,7 +14,7 @@ from pangu_alpha.data import tokenizer_training
 from pangu_alpha.data.segmentation import load_segmenter
 from pangu_alpha.data.tokenizer import FIRST_PIECES, Tokenizer
 from pangu_alpha.data.tokenizer_training import train_tokenizer
-from pangu_alpha.errors import PanguError
+from pangu_alpha.errors import PanguError, UsageError
 
 
 def news(tagged_characters: int) -> list[str]:
@@ -98,6 +98,11 @@ def test_too_little_text_names_the_size_within_reach(tmp_path: Path) -> None:
     with pytest.raises(PanguError, match=r"too little .* 8000 pieces: at most (\d+) can be found") as caught:
         train_tokenizer(texts, 8000, tmp_path / "vocab.model")
     assert not list(tmp_path.iterdir())
+    assert f"or set --vocab-size {str(caught.value).split('at most ')[1].split()[0]} or less" in str(caught.value)
+    with pytest.raises(PanguError, match="or set model.vocab_size=[0-9]+ or less$"):
+        train_tokenizer(texts, 8000, tmp_path / "vocab.model", setting="model.vocab_size=")
+    with pytest.raises(UsageError, match="^model.vocab_size is 2000000000; it must lie between 1 and 1000000"):
+        train_tokenizer(texts, 2 * 10**9, tmp_path / "vocab.model", setting="model.vocab_size=")
     reachable = int(str(caught.value).split("at most ")[1].split()[0])
     assert train_tokenizer(texts, reachable, tmp_path / "vocab.model").vocab_size == reachable
 

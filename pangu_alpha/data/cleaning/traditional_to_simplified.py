@@ -21,9 +21,7 @@ def _converter() -> Any:
     try:
         import opencc
     except ImportError as error:
-        raise PanguError(
-            "the rule traditional_to_simplified needs the package opencc: pip install 'pangu-alpha[data]'"
-        ) from error
+        raise PanguError("the rule traditional_to_simplified needs the package opencc: pip install opencc") from error
     return opencc.OpenCC("t2s")
 
 

@@ -6,18 +6,15 @@ any number of processes makes the same files.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 from pangu_alpha.data.worker_count import worker_count
+from pangu_alpha.data.worker_pool import WorkerPool
 from pangu_alpha.errors import PanguError
 from pangu_alpha.files import atomic_directory
 from pangu_alpha.progress import Progress
@@ -48,7 +45,7 @@ class LocalEngine:
     def __init__(self, workers: int = 0) -> None:
         """With `workers` processes; 0: one a core; 1: none but this one."""
         self.processes = worker_count(workers)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -57,7 +54,7 @@ class LocalEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+            self._pool.__exit__(kind, error, trace)
 
     def run(self, units: Iterable[Unit], work: Work, shared: Any, folder: Path, progress: Progress) -> None:
         """Do the work of all units whose results are not there yet.
@@ -96,9 +93,7 @@ class LocalEngine:
 
     def _submit(self, *arguments: Any) -> Future[None]:
         if self._pool is None:
-            # Fresh processes rather than forks: MindSpore's threads would not survive a fork.
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.processes, context, _start, (os.getpid(),))
+            self._pool = WorkerPool(self.processes)
         return self._pool.submit(_do, *arguments)
 
 
@@ -107,17 +102,6 @@ def _collect(pending: dict[Future[None], int], progress: Progress) -> None:
     for future in done:
         progress.advance(pending.pop(future))
         future.result()
-
-
-def _start(parent: int) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """A killed parent leaves no process behind."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _do(work: Work, shared: Any, path: Path, payload: Any) -> None:

@@ -20,7 +20,7 @@ def _automaton(path: str) -> Any:
     try:
         import ahocorasick
     except ImportError as error:
-        raise PanguError("the rule sensitive_words needs pyahocorasick: pip install 'pangu-alpha[data]'") from error
+        raise PanguError("the rule sensitive_words needs pyahocorasick: pip install pyahocorasick") from error
     try:
         text = Path(path).expanduser().read_bytes().decode("utf-8-sig")
     except OSError as error:

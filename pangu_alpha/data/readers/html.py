@@ -56,7 +56,7 @@ def extract(content: bytes, charset: str, url: str = "") -> tuple[str, str, str]
         from resiliparse.extract.html2text import extract_plain_text
         from resiliparse.parse.html import HTMLTree
     except ImportError as error:
-        raise PanguError("web pages need the package resiliparse: pip install 'pangu-alpha[data]'") from error
+        raise PanguError("web pages need the package resiliparse: pip install resiliparse") from error
     if len(content) > LARGEST_PAGE:
         raise PanguError(f"the page is too large; at most {LARGEST_PAGE >> 20} MiB are read")
     tree = HTMLTree.parse(decode(content, charset))

@@ -40,11 +40,18 @@ def read(path: Path, data: DataConfig) -> Iterator[str]:
                     f"{path} has no column {column!r}; its columns: {', '.join(names) or 'none'}; "
                     f"choose one with data.text_key=…"
                 )
+            if (twins := names.count(column)) > 1:
+                raise PanguError(
+                    f"{path} has {twins} columns named {column!r}; rename all but one, or choose another with "
+                    "data.text_key=…"
+                )
             kind = file.schema_arrow.field(column).type
-            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise PanguError(f"{path}: column {column!r} holds {kind}, not strings")
+            held = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+            if held not in (pyarrow.string(), pyarrow.large_string(), pyarrow.string_view()):
+                mend = "; write the column as strings" if "binary" in str(held) else ""
+                raise PanguError(f"{path}: column {column!r} holds {kind}, not strings{mend}")
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column]):
-                for text in batch.column(0).to_pylist():
+                for text in batch.column(0).cast(pyarrow.large_string()).to_pylist():
                     if text is not None:
                         yield text
         except pyarrow.ArrowException as error:

