@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +20,10 @@ _ACCELERATOR = re.compile(r"accelerator|gpu|ascend|npu", re.IGNORECASE)
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=100)
 hypothesis.settings.load_profile("fixed")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so do all processes that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -59,13 +59,17 @@ def test_an_interrupt_ends_processes_before_their_files_are_removed(tmp_path: Pa
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stdout is not None and process.stdout.readline() == "begun\n"
-        deadline = time.monotonic() + 20
-        while not slow_start and not list(tmp_path.glob(".made*/*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.5 if slow_start else 0.1)
-        os.killpg(process.pid, signal.SIGINT)
-        errors = process.communicate(timeout=20)[1]
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "begun\n"
+            deadline = time.monotonic() + 20
+            while not slow_start and not list(tmp_path.glob(".made*/*")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5 if slow_start else 0.1)
+            os.killpg(process.pid, signal.SIGINT)
+            errors = process.communicate(timeout=20)[1]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
     assert process.returncode == 130
     assert errors == "pangu-alpha: interrupted\n"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["work.py"]
