@@ -254,7 +254,7 @@ def test_the_same_command_goes_on_with_another_limit_for_gradients(call, copy: s
 def test_a_finished_run_says_that_nothing_is_left_to_do(call, copy: str, caplog) -> None:
     caplog.set_level("INFO", "pangu_alpha")
     call(copy, "train.profile=3-5")
-    assert f"finished at step {STEPS}, {STEPS} are asked for, so none is left to do" in caplog.text
+    assert f"finished at step {STEPS} of {STEPS}, nothing is left to do" in caplog.text
 
 
 def test_steps_to_profile_that_are_over_are_told(call, copy: str, caplog) -> None:
