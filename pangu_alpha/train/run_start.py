@@ -55,8 +55,8 @@ def restore_or_begin(trainer: Trainer) -> None:
         logger.info("%s: continuing after step %d of %d", trainer.run.path, trainer.step, steps)
     else:
         logger.info(
-            "%s: finished at step %d of %d, nothing is left to do; a larger train.steps goes on, another train.output or "
-            "name begins a new run",
+            "%s: finished at step %d of %d, nothing is left to do; a larger train.steps goes on, another train.output "
+            "or name begins a new run",
             trainer.run.path, trainer.step, steps,
         )  # fmt: skip
 
