@@ -68,8 +68,8 @@ class DirectoryLock:
         self._held.discard(self._key)
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
-        if error is not None and self._made_directory and list(self.path.parent.iterdir()) == [self.path]:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if error is not None and self._made_directory and list(self.path.parent.iterdir()) == [self.path]:
                 self.path.unlink()
                 self.path.parent.rmdir()
         os.close(self._descriptor)

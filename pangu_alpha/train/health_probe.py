@@ -113,8 +113,8 @@ class HealthMeter:
         self.probe = Probe(model)
         self.weights, self.samples = list(weights), samples
         self.adam_m, self.adam_v = (
-            {weight.name: moment for weight, moment in zip(weights, getattr(optimizer, name, ()), strict=False)}
-            for name in ("moments1", "moments2")
+            {weight.name: moment for weight, moment in zip(weights, moments, strict=True)} if moments else {}
+            for moments in (getattr(optimizer, name, None) for name in ("moments1", "moments2"))
         )
         self._before: dict[str, NDArray[Any]] = {}
 
