@@ -30,8 +30,8 @@ class ModelConfig:
     """Attention heads of each layer; must divide hidden_size."""
     seq_length: int = 1024
     """Tokens a sample feeds; rows of the position table and of the query table."""
-    feed_forward_ratio: int = 4
-    """Inner width of the feed-forward part, as a multiple of hidden_size."""
+    feed_forward_ratio: float = 4.0
+    """Inner width of the feed-forward part, as a multiple of hidden_size; the product is rounded."""
     dropout: float = 0.1
     """Dropout rate on embeddings, attention weights, attention output and feed-forward output."""
     dropout_generator: str = "auto"
@@ -54,8 +54,14 @@ class ModelConfig:
     """published, or width_scaled: deviations scaled to the width as the 2.6B has them, for models far narrower."""
 
     def __post_init__(self) -> None:
-        for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length", "feed_forward_ratio"):
+        for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
+        require(
+            self.feed_forward_size >= 1,
+            "feed_forward_ratio",
+            self.feed_forward_ratio,
+            "times hidden_size it must be 1 or more",
+        )
         if self.hidden_size % self.num_heads:
             candidates = range(max(1, self.num_heads - 4096), min(self.hidden_size, self.num_heads + 4096) + 1)
             near = [n for n in candidates if self.hidden_size % n == 0] or [1, self.hidden_size]
@@ -89,7 +95,7 @@ class ModelConfig:
     @property
     def feed_forward_size(self) -> int:
         """Inner width of the feed-forward part."""
-        return self.hidden_size * self.feed_forward_ratio
+        return round(self.hidden_size * self.feed_forward_ratio)
 
     @property
     def num_blocks(self) -> int:

@@ -27,6 +27,7 @@ from pangu_alpha.config_checks import InvalidValue
     ("section", "arguments", "key"),
     [
         (ModelConfig, {"hidden_size": 100, "num_heads": 7}, "num_heads"),
+        (ModelConfig, {"feed_forward_ratio": 0.0001}, "feed_forward_ratio"),
         (ModelConfig, {"num_layers": 1}, "num_layers"),
         (ModelConfig, {"vocab_size": 0}, "vocab_size"),
         (ModelConfig, {"dropout": 1.0}, "dropout"),
@@ -76,6 +77,7 @@ def test_layers_count_the_query_layer():
     assert ModelConfig(num_layers=32).num_blocks == 31
     assert ModelConfig(num_layers=32, query_layer=False).num_blocks == 32
     assert ModelConfig(hidden_size=5120, num_heads=40).head_size == 128
+    assert ModelConfig(hidden_size=128, num_heads=4, feed_forward_ratio=4.25).feed_forward_size == 544
 
 
 def test_to_dict_has_every_key_and_only_plain_values():

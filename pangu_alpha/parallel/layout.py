@@ -131,6 +131,12 @@ def require_data_parallel_alone(layout: Layout) -> None:
 def _check(layout: Layout, config: Config) -> None:
     model, parallel = config.model, layout.model_parallel
     _divides(parallel, "parallel.model_parallel", model.num_heads, "model.num_heads")
+    if model.feed_forward_size % parallel:
+        raise InvalidValue(
+            "parallel.model_parallel",
+            parallel,
+            f"it must divide the feed-forward part's inner width {model.feed_forward_size}: see model.feed_forward_ratio",
+        )
     if layout.split_vocabulary and model.vocab_size % parallel:
         padded = -(-model.vocab_size // parallel) * parallel
         raise InvalidValue(

@@ -44,6 +44,11 @@ def test_ranks_are_numbered_as_in_the_official_code():
             "parallel.model_parallel",
             "it must divide model.vocab_size 63; pad the table with model.vocab_size=64, or",
         ),
+        (
+            config({"feed_forward_ratio": 2.6}, model_parallel=2),
+            "parallel.model_parallel",
+            "it must divide the feed-forward part's inner width 83",
+        ),
         (config(pipeline_stages=9, micro_batches=16), "parallel.pipeline_stages", "at most one stage a layer: 8"),
         (config(pipeline_stages=8), "train.micro_batches", "a pipeline of 8 stages needs at least as many"),
         (config({"query_layer": False}, pipeline_stages=2), "parallel.pipeline_stages", "plain GPT"),

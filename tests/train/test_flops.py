@@ -38,7 +38,7 @@ def test_flops_agree_with_a_count_of_every_product(causal, query_layer):
         num_layers=3,
         num_heads=4,
         seq_length=10,
-        feed_forward_ratio=3,
+        feed_forward_ratio=3.1,
         query_layer=query_layer,
     )
     forward = count_products(config, causal)

@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_shape_is_one_line(call, copy: str) -> None:
     directory = Path(copy.partition("=")[2])
     checkpoint = Checkpoint(directory / "checkpoints" / f"step_{STEPS:08d}")
     state = dict(checkpoint.train_state)
-    state["identity"]["model"]["feed_forward_ratio"] = 2
+    state["identity"]["model"]["feed_forward_ratio"] = 2.0
     tensors, config = dict(checkpoint.tensors()), load_config("small.yaml", []).config
     save_checkpoint(directory / "checkpoints", STEPS, tensors, state, config, checkpoint.manifest.tokenizer_sha256)
     with pytest.raises(PanguError) as error:
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_shape_is_one_line(call, copy: str) -> None:
     message = str(error.value)
     assert "\n" not in message
     assert "feed_forward.inner.weight has shape [32, 128] there and [32, 64] here" in message
-    assert "model.feed_forward_ratio is 4 there and 2 here" in message
+    assert "model.feed_forward_ratio is 4.0 there and 2.0 here" in message
 
 
 def test_another_batch_goes_on_at_the_exact_next_sample(call, tmp_path: Path, monkeypatch) -> None:

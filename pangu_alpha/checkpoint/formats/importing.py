@@ -138,14 +138,14 @@ def _model_config(
     """Shape and numerics: by the weights, then the user, then the form, then what was published."""
     word, position = found["word_table"], found["embedding.position_table"]
     inner = found["query_layer.block.feed_forward.inner.weight"]
-    if {word.ndim, position.ndim, inner.ndim} != {2} or inner.shape[1] % inner.shape[0]:
+    if {word.ndim, position.ndim, inner.ndim} != {2}:
         raise PanguError(f"{weights.path}: the tables and weights have shapes that no PanGu-α has")
     layers = table.count_layers(weights.tensors)
     shown: dict[str, Any] = {
         "hidden_size": word.shape[1],
         "num_layers": layers,
         "seq_length": position.shape[0],
-        "feed_forward_ratio": inner.shape[1] // inner.shape[0],
+        "feed_forward_ratio": inner.shape[1] / inner.shape[0],
         "query_layer": True,
     }
     for key, value in shown.items():

@@ -37,4 +37,11 @@ def slices(weights: generator.Weights, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def small_shape(tokenizer: Tokenizer) -> ModelConfig:  # noqa: F811
-    return ModelConfig(tokenizer.vocab_size, generator.HIDDEN, generator.LAYERS, generator.HEADS, generator.POSITIONS)
+    return ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=generator.HIDDEN,
+        num_layers=generator.LAYERS,
+        num_heads=generator.HEADS,
+        seq_length=generator.POSITIONS,
+        feed_forward_ratio=generator.INNER / generator.HIDDEN,
+    )

@@ -19,6 +19,7 @@ from tests.checkpoint.formats.torch_writer import Tensor, save
 
 Weights = dict[str, np.ndarray]
 HIDDEN, LAYERS, HEADS, POSITIONS, DATA, MODEL = 16, 3, 2, 8, 4, 2
+INNER = 56  # no whole multiple of HIDDEN, as nothing may assume one
 RANKS = DATA * MODEL
 PARTS = {
     "attention_norm": "layernorm1",
@@ -71,9 +72,9 @@ def random_weights(vocabulary: int, dtype: str = "float32", seed: int = 5) -> We
                 f"{layer}.attention.{name}.bias": (HIDDEN,),
             }
         shapes |= {
-            f"{layer}.feed_forward.inner.weight": (HIDDEN, 4 * HIDDEN),
-            f"{layer}.feed_forward.inner.bias": (4 * HIDDEN,),
-            f"{layer}.feed_forward.output.weight": (4 * HIDDEN, HIDDEN),
+            f"{layer}.feed_forward.inner.weight": (HIDDEN, INNER),
+            f"{layer}.feed_forward.inner.bias": (INNER,),
+            f"{layer}.feed_forward.output.weight": (INNER, HIDDEN),
             f"{layer}.feed_forward.output.bias": (HIDDEN,),
         }
     return {name: (0.5 * random.standard_normal(shape)).astype(dtype) for name, shape in shapes.items()}
