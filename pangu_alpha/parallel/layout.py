@@ -135,7 +135,8 @@ def _check(layout: Layout, config: Config) -> None:
         raise InvalidValue(
             "parallel.model_parallel",
             parallel,
-            f"it must divide the feed-forward part's inner width {model.feed_forward_size}: see model.feed_forward_ratio",
+            f"it must divide the feed-forward part's inner width {model.feed_forward_size}; "
+            "model.feed_forward_ratio sets that",
         )
     if layout.split_vocabulary and model.vocab_size % parallel:
         padded = -(-model.vocab_size // parallel) * parallel

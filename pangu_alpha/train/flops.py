@@ -24,8 +24,8 @@ def matmul_parameters(config: ModelConfig) -> int:
     """Weights that every token is multiplied with.
 
     Per layer, the query layer included: query, key, value and output (4 H^2) and the two feed-forward matrices
-    (2 H F, F the inner width); once: the word table, as the tied head (V H).  Tables that are only looked up, biases and norms
-    are not products.
+    (2 H F, F the inner width); once: the word table, as the tied head (V H).  Tables that are only looked up, biases
+    and norms are not products.
     """
     hidden = config.hidden_size
     layer = (4 * hidden + 2 * config.feed_forward_size) * hidden
