@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pangu_alpha.checkpoint.load import Checkpoint
 
 EXAMPLES = """
-pangu-alpha checkpoint show runs/quickstart-fe341eb0
-pangu-alpha checkpoint verify runs/quickstart-fe341eb0/checkpoints/step_00002300
+pangu-alpha checkpoint show runs/quickstart-35b22087
+pangu-alpha checkpoint verify runs/quickstart-35b22087/checkpoints/step_00002000
 pangu-alpha checkpoint diff runs/one runs/other
 pangu-alpha checkpoint convert --from runs/one --to converted --config configs/runs/2.6b_8.yaml
 pangu-alpha checkpoint import --from Pangu-alpha_2.6B --to runs/pangu_2.6b
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "show",
         help="what is in it: step, layout, files, tensors",
         description="Show what is in a checkpoint: step, layout, model, tensors, files, versions.",
-        examples="pangu-alpha checkpoint show\npangu-alpha checkpoint show runs/quickstart-fe341eb0 --tensors",
+        examples="pangu-alpha checkpoint show\npangu-alpha checkpoint show runs/quickstart-35b22087 --tensors",
     )
     show.add_argument(
         "directory", nargs="?", help="a checkpoint, or a run (its newest good one); default: the newest run"
@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "verify",
         help="read every byte and compare it with its checksum; 1 if one differs",
         description="Read every byte and compare it with its checksum; the exit code is 1 if one differs.",
-        examples="pangu-alpha checkpoint verify runs/quickstart-fe341eb0\n"
-        "pangu-alpha checkpoint verify runs/quickstart-fe341eb0/checkpoints/step_00002300",
+        examples="pangu-alpha checkpoint verify runs/quickstart-35b22087\n"
+        "pangu-alpha checkpoint verify runs/quickstart-35b22087/checkpoints/step_00002000",
     )
     verify.add_argument("directory", help="a checkpoint, or a run: all its checkpoints")
     diff = jobs.add_parser(

@@ -15,7 +15,7 @@ pangu-alpha checkpoint import --from pytorch_model.bin --to runs/mine model.num_
 """
 
 EXPORT_EXAMPLES = """
-pangu-alpha checkpoint export --from runs/quickstart-fe341eb0 --to quickstart-hf --format hugging_face
+pangu-alpha checkpoint export --from runs/quickstart-35b22087 --to quickstart-hf --format hugging_face
 pangu-alpha checkpoint export --from runs/2.6b --to 2.6b-ckpt --format ckpt --precision float16
 pangu-alpha checkpoint export --from runs/2.6b --to 2.6b-ranks --format mindspore --config configs/runs/2.6b_8.yaml
 """
