@@ -1,11 +1,11 @@
 """Is this Python ready for this checkout, and what does it lack?  Used by environment.sh; needs no installed package.
 
-    python scripts/check_environment.py ready quickstart,dev     exit 0: the checkout and all it needs are here
-    python scripts/check_environment.py current quickstart,dev   exit 0: and in versions that pyproject.toml allows
-    python scripts/check_environment.py mindspore                exit 0: MindSpore is here; prints its version
-    python scripts/check_environment.py isolated                 exit 0: a virtual or conda environment of its own
-    python scripts/check_environment.py missing quickstart       print what is not installed, one a line
-    python scripts/check_environment.py pins                     print constraints that keep all that is installed
+python scripts/check_environment.py ready quickstart,dev     exit 0: the checkout and all it needs are here
+python scripts/check_environment.py current quickstart,dev   exit 0: and in versions that pyproject.toml allows
+python scripts/check_environment.py mindspore                exit 0: MindSpore is here; prints its version
+python scripts/check_environment.py isolated                 exit 0: a virtual or conda environment of its own
+python scripts/check_environment.py missing quickstart       print what is not installed, one a line
+python scripts/check_environment.py pins                     print constraints that keep all that is installed
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -30,6 +31,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def fixed_seeds() -> None:
     random.seed(1)
     np.random.seed(1)
+
+
+@pytest.fixture(autouse=True)
+def nobody_shows_what_is_logged() -> None:
+    """The command line's own handler, which a test before may have set, is gone."""
+    logger = logging.getLogger("pangu_alpha")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -117,11 +117,19 @@ def _nearest(word: str) -> str:
     return f"nearest: {near[0]}; " if near else ""
 
 
+class _ToStandardError(logging.StreamHandler):
+    """Writes to what sys.stderr is when a line is logged: whoever calls `main` may have put another one there since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _log_to_terminal() -> None:
     """Show what the library logs, and only that: other packages' loggers are left alone."""
     logger = logging.getLogger("pangu_alpha")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _ToStandardError()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -121,10 +120,7 @@ def test_package_that_is_missing_or_damaged_is_one_line(monkeypatch: pytest.Monk
         read_dictionary(tmp_path / "dict.txt")
 
 
-def test_other_dictionary_is_warned_about(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(logging.getLogger("pangu_alpha"), "propagate", True)  # the command line turns it off
+def test_other_dictionary_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "dict.txt").write_text("今天 3 t\n天气 1 n\n", encoding="utf-8")
     dictionary = read_dictionary(tmp_path / "dict.txt")
     assert dictionary.weights["今天"] > dictionary.weights["天气"] == dictionary.unseen

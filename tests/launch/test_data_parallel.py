@@ -80,6 +80,7 @@ def test_mindspores_own_msrun_starts_the_same(folder, alone):  # noqa: F811
     assert_same_run(alone, folder / "msrun")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_others_and_the_run_goes_on_from_its_checkpoint(folder, alone):  # noqa: F811
     process = launch(folder, 2, "killed", "train.checkpoint_every=2")
     wait_until(lambda: len(rows(folder / "killed")) >= 5, process, 300)

@@ -46,7 +46,7 @@ def batch() -> tuple[np.ndarray, ...]:
     "config",
     [
         tiny(),
-        tiny(final_norm="after_query"),
+        pytest.param(tiny(final_norm="after_query"), marks=pytest.mark.slow),
         tiny(query_layer=False),
     ],
     ids=["before_query", "after_query", "plain"],

@@ -38,10 +38,16 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainRe
     return lambda *words: train(load_config("small.yaml", [*SETTINGS, *words]).config)
 
 
-def test_it_does_the_steps_that_are_fed_one_by_one(call: Callable[..., TrainResult], tmp_path: Path) -> None:
+def test_it_does_the_steps_that_are_fed_one_by_one(
+    call: Callable[..., TrainResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     call(f"train.output={tmp_path / 'one'}")
     call(f"train.output={tmp_path / 'two'}", "train.sink_size=2", "train.steps=8")
-    call(f"train.output={tmp_path / 'two'}", "train.sink_size=4")  # goes on after step 8
+    call(f"train.output={tmp_path / 'two'}", "train.sink_size=4", "train.health_every=4")  # goes on after step 8
+    assert "train.health_every is left out: in sink mode" in caplog.text
+    more = ["train.sink_size=16", "train.steps=16", "train.checkpoint_every=16", "train.validate_every=0"]
+    with pytest.raises(PanguError, match=r"train\.sink_size is 16, but 4 steps are left of 16"):
+        call(f"train.output={tmp_path / 'two'}", *more)
     one, two = (rows(tmp_path / name) for name in ("one", "two"))
     assert [row["step"] for row in two] == [2, 4, 6, 8, 12]
     assert [row["loss"] for row in two] == [one[row["step"] - 1]["loss"] for row in two]
@@ -55,16 +61,3 @@ def test_steps_within_a_call_that_change_nothing_are_told(
         call(f"train.output={tmp_path / 'run'}", "train.sink_size=4", "optimizer.learning_rate=1e30",
              "optimizer.clip_norm=0", "model.dropout=0")  # fmt: skip
     assert "2 of the last 4 steps were not applied" in caplog.text
-
-
-def test_steps_that_are_left_must_fill_whole_calls(call: Callable[..., TrainResult], tmp_path: Path) -> None:
-    call(f"train.output={tmp_path / 'run'}", "train.steps=2", "train.checkpoint_every=2", "train.validate_every=0")
-    with pytest.raises(PanguError, match=r"train\.sink_size is 4, but 10 steps are left of 12"):
-        call(f"train.output={tmp_path / 'run'}", "train.sink_size=4")
-
-
-def test_health_is_told_to_be_left_out(
-    call: Callable[..., TrainResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    call(f"train.output={tmp_path / 'run'}", "train.sink_size=4", "train.steps=4", "train.health_every=4")
-    assert "train.health_every is left out: in sink mode" in caplog.text

@@ -154,7 +154,6 @@ def test_another_type_can_be_kept(dtype, weights, vocabulary_path, tmp_path):
 
 
 def test_the_erf_of_the_port_is_not_believed_but_may_be_asked_for(weights, vocabulary_path, tmp_path, caplog):
-    logging.getLogger("pangu_alpha").propagate = True
     source = generator.hugging_face(weights, tmp_path)
     with caplog.at_level(logging.INFO, "pangu_alpha"):
         assert import_weights(source, tmp_path / "a", None, (), vocabulary_path).config.model.activation == "gelu_tanh"
