@@ -1,11 +1,11 @@
 """How well trained models fill one masked token in the middle of a held-out sentence.
 
-    python benchmarks/infilling.py RUN [RUN ...] [--sentences 500]
+    python benchmarks/infilling.py RUN [RUN ...] [--sentences 500] [--left 1]
 
 Every run is asked twice for the same tokens: given the left side alone, as any left-to-right model can be, and given
-both sides, the right one entering after the left with its own positions.  A model that never saw random order can be
-asked the second way too, but has not learnt to answer.  Prints a table (mean negative log-probability in nats, share of
-right first guesses, held-out perplexity in sequential order) and, as its last line, the same as JSON.
+both sides, the right one entering first with its own positions, as `pangu-alpha generate --infill` does it.  A model
+that never saw random order can be asked the second way too.  Prints a table (mean negative log-probability in nats,
+share of right first guesses, held-out perplexity in sequential order) and, as its last line, the same as JSON.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ def _held_out_ids(prepared: Prepared) -> Iterator[int]:
             yield from record[1:].tolist()
 
 
-def ask(model: PanguAlpha, sentences: list[list[int]], both_sides: bool) -> tuple[float, float]:
-    """Mean negative log-probability (nats) and share of right first guesses for each sentence's middle token."""
+def ask(model: PanguAlpha, sentences: list[list[int]], both_sides: bool, left: int = 0) -> tuple[float, float]:
+    """Mean negative log-probability (nats) and share of right first guesses for each sentence's middle token.
+
+    With `left`, so many tokens of the left side are shown and the sentence begins with them; 0 shows all.
+    """
     nats, right = [], []
     for start in range(0, len(sentences), 8):
         part = sentences[start : start + 8]
@@ -62,7 +65,9 @@ def ask(model: PanguAlpha, sentences: list[list[int]], both_sides: bool) -> tupl
         asked = []
         for row, sentence in enumerate(part):
             middle = len(sentence) // 2
-            places = [*range(middle), *(range(middle + 1, len(sentence)) if both_sides else ())]
+            if left:
+                sentence, middle = sentence[max(0, middle - left) :], min(middle, left)
+            places = [*(range(middle + 1, len(sentence)) if both_sides else ()), *range(middle)]
             tokens[row, : len(places)] = [sentence[place] for place in places]
             positions[row, : len(places)] = places
             queries[row, len(places) - 1] = middle - 1
@@ -80,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--sentences", type=int, default=500)
+    parser.add_argument("--left", type=int, default=0, help="tokens of the left side that are shown (default: all)")
     arguments = parser.parse_args()
     rows = []
     for run in arguments.runs:
@@ -87,7 +93,7 @@ def main() -> None:
         prepared = prepare(model.config, run.parent / "prepared")
         ends = {token for mark in "。!?;" for token in model.tokenizer.encode(mark)[-1:]}
         sentences = held_out_sentences(prepared, ends, arguments.sentences)
-        before, left_right = ask(model, sentences, both_sides=False), ask(model, sentences, both_sides=True)
+        before, left_right = (ask(model, sentences, both, arguments.left) for both in (False, True))
         held_out = model.checkpoint.train_state["held_out"]["after"]
         data = model.config.data
         order = data.order + (f" {data.permuted_share:.0%}" if data.order == "mixed" else "")
@@ -96,6 +102,7 @@ def main() -> None:
                 "run": run.name,
                 "order": order,
                 "sentences": len(sentences),
+                "shown_on_the_left": arguments.left or "all",
                 "perplexity": float(np.exp(held_out["nats"] / held_out["tokens"])),
                 "left": {"nats": before[0], "right": before[1]},
                 "both": {"nats": left_right[0], "right": left_right[1]},

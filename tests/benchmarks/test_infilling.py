@@ -64,6 +64,15 @@ def test_the_left_neighbour_is_always_seen(both_sides: bool) -> None:
 
 
 @pytest.mark.parametrize("both_sides", [False, True])
+def test_so_much_of_the_left_side_is_shown_as_asked_for(both_sides: bool) -> None:
+    rising = [sentence[::-1] for sentence in SENTENCES]
+    assert infilling.ask(NeighbourModel(offset=-1), rising, both_sides, left=1)[1] == 1.0
+    # Who looks two places to the left sees nothing there if one token is shown, and guesses nothing.
+    nats = [infilling.ask(NeighbourModel(offset=-2), rising, both_sides, left)[0] for left in (0, 1, 2)]
+    assert nats[0] == nats[2] != nats[1] == pytest.approx(np.log(VOCABULARY))
+
+
+@pytest.mark.parametrize("both_sides", [False, True])
 def test_what_is_asked_for_is_never_shown(both_sides: bool) -> None:
     nats, right = infilling.ask(NeighbourModel(offset=0), SENTENCES, both_sides)
     assert (nats, right) == (pytest.approx(np.log(VOCABULARY)), 0.0)

@@ -25,23 +25,23 @@ def masked(model: PanguAlpha, text: str, repeat: int = 1) -> list[int | None]:
 
 
 def sequence_log_probability(model: PanguAlpha, ids: list[int | None], fill: tuple[int, ...]) -> tuple[float, float]:
-    """One forward over the whole order of entry: log P(right | left), log P(fill | left, right).
+    """log P(right | left), log P(fill | left, right), each by one forward over a whole order of entry.
 
-    The order is left, right, fill; written from the definition, through `logits` alone.
+    The orders are left, right; and right, left, fill.  Written from the definition, through `logits` alone.
     """
     holes = [position for position, token in enumerate(ids) if token is None]
-    known = [position for position, token in enumerate(ids) if token is not None]
-    order = known + holes
-    value = dict(zip(holes, fill, strict=True))
-    tokens = [ids[position] if ids[position] is not None else value[position] for position in order]
-    asked = [position - 1 for position in order[1:]]
-    logits = model.logits([tokens[:-1]], [order[:-1]], [asked])[0]
-    left = sum(position < holes[0] for position in known)
-    right_score = sum(log_softmax(logits[n - 1])[tokens[n]] for n in range(left, len(known)))
-    banned = [*NEVER_WRITTEN, END_OF_TEXT, *range(model.tokenizer.vocab_size, logits.shape[1])]
-    logits[:, banned] = -np.inf
-    fill_score = sum(log_softmax(logits[n - 1])[tokens[n]] for n in range(len(known), len(order)))
-    return float(right_score), float(fill_score)
+    left = list(range(holes[0]))
+    right = [position for position, token in enumerate(ids) if token is not None and position > holes[0]]
+    value = {**dict(enumerate(ids)), **dict(zip(holes, fill, strict=True))}
+
+    def score(order: list[int], first: int, banned: list[int]) -> float:
+        tokens = [value[position] for position in order]
+        logits = model.logits([tokens[:-1]], [order[:-1]], [[max(position - 1, 0) for position in order[1:]]])[0]
+        logits[:, banned] = -np.inf
+        return float(sum(log_softmax(logits[n - 1])[tokens[n]] for n in range(first, len(order))))
+
+    never = [*NEVER_WRITTEN, END_OF_TEXT, *range(model.tokenizer.vocab_size, model.config.model.vocab_size)]
+    return score(left + right, len(left), []), score(right + left + holes, len(left) + len(right), never)
 
 
 def allowed(model: PanguAlpha) -> list[int]:
