@@ -243,7 +243,7 @@ def _typed_prompts() -> Iterator[str]:
 def _infill(model: PanguAlpha, arguments: argparse.Namespace) -> int:
     """Print the table of candidates."""
     if model.config.data.order == "sequential":
-        logger.warning("this model was trained in sequential order alone: it has not learnt to use the right side")
+        logger.warning("this model was trained in sequential order alone: it has hardly learnt to use the right side")
     found = model.infill(arguments.infill, arguments.length, arguments.candidates, not arguments.no_cache)
     ranked = len(arguments.length) > 1
     header = ["rank", "probability", "mean a token", "tokens", "fill", "text"]

@@ -126,11 +126,11 @@ def test_another_batch_goes_on_at_the_exact_next_sample(call, tmp_path: Path, mo
         return arrange(ids, epochs, samples, seed, data)
 
     monkeypatch.setattr(dataset, "arrange_samples", noting)
-    output = f"train.output={tmp_path / 'run'}"
-    call(output, "train.steps=3", "train.validate_every=0")
+    same = [f"train.output={tmp_path / 'run'}", "train.validate_every=0", "data.held_out_share=0"]
+    call(*same, "train.steps=3")
     first = list(visited)
     visited.clear()
-    result = call(output, "train.steps=5", "train.batch_size=8", "train.micro_batches=1", "train.validate_every=0")
+    result = call(*same, "train.steps=5", "train.batch_size=8", "train.micro_batches=1")
     assert result.step == 5 and result.tokens == (3 * 4 + 2 * 8) * 32
     last = Checkpoint(tmp_path / "run" / "checkpoints" / "step_00000005")
     assert last.train_state["samples"] == 28
