@@ -57,10 +57,10 @@ class ModelConfig:
         for key in ("vocab_size", "hidden_size", "num_layers", "num_heads", "seq_length"):
             require(getattr(self, key) >= 1, key, getattr(self, key), "it must be at least 1")
         require(
-            self.feed_forward_size >= 1,
+            1 <= self.hidden_size * self.feed_forward_ratio < 2**63,
             "feed_forward_ratio",
             self.feed_forward_ratio,
-            "times hidden_size it must be 1 or more",
+            "times hidden_size it must be from 1 to 2^63",
         )
         if self.hidden_size % self.num_heads:
             candidates = range(max(1, self.num_heads - 4096), min(self.hidden_size, self.num_heads + 4096) + 1)

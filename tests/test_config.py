@@ -28,6 +28,7 @@ from pangu_alpha.config_checks import InvalidValue
     [
         (ModelConfig, {"hidden_size": 100, "num_heads": 7}, "num_heads"),
         (ModelConfig, {"feed_forward_ratio": 0.0001}, "feed_forward_ratio"),
+        (ModelConfig, {"feed_forward_ratio": 1e308}, "feed_forward_ratio"),  # times hidden_size it is no number
         (ModelConfig, {"num_layers": 1}, "num_layers"),
         (ModelConfig, {"vocab_size": 0}, "vocab_size"),
         (ModelConfig, {"dropout": 1.0}, "dropout"),
